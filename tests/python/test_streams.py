@@ -1,0 +1,205 @@
+"""The Python client's own logic where a gateway cannot be made to show the case: streams that
+lose their backend, clocks that drift, sequences past 2³². Needs no gateway and no network.
+"""
+
+import unittest
+
+import sallyport_client as sp
+
+KEY = bytes(range(32))
+
+
+def message(number, lane=sp.RELIABLE, ack=0, payload=b""):
+    return {
+        "kind": sp.MESSAGE,
+        "lane": lane,
+        "more": False,
+        "group": 1,
+        "number": number,
+        "ack": ack,
+        "message_id": 5,
+        "payload": payload,
+    }
+
+
+def sync(incarnation, next_=1, base=1, fresh=False):
+    return {
+        "kind": sp.SYNC,
+        "fresh": fresh,
+        "group": 1,
+        "incarnation": incarnation,
+        "next": next_,
+        "base": base,
+    }
+
+
+def push(stream, payload=b"", lane=sp.RELIABLE):
+    fields = {"kind": sp.MESSAGE, "lane": lane, "more": False, "group": 1, "message_id": 5}
+    return [f for f, _ in stream.push({**fields, "payload": payload})]
+
+
+def only_fields(bodies):
+    return [f for f, _ in bodies]
+
+
+class Streams(unittest.TestCase):
+    def test_what_was_said_while_down_follows_the_sync_in_order(self):
+        stream = sp.Stream(1)
+        self.assertEqual([push(stream), push(stream)], [[], []])
+        answer = only_fields(stream.handle_sync(sync(7, fresh=True)))
+        self.assertEqual(answer[0], sync(7, next_=1, base=1))
+        self.assertEqual([f["number"] for f in answer[1:]], [1, 2])
+        self.assertEqual([f["number"] for f in push(stream)], [3])
+
+    def test_the_same_incarnation_acknowledges_with_next(self):
+        stream = sp.Stream(1)
+        stream.handle_sync(sync(7, fresh=True))
+        for _ in range(4):
+            push(stream)
+        stream.handle_message(message(1), 0)
+        stream.handle_down()
+        answer = only_fields(stream.handle_sync(sync(7, next_=3)))
+        self.assertEqual(answer[0], sync(7, next_=2, base=3))
+        self.assertEqual([(f["number"], f["ack"]) for f in answer[1:]], [(3, 1), (4, 1)])
+
+    def test_a_new_incarnation_gets_the_outbox_and_starts_from_1(self):
+        stream = sp.Stream(1)
+        stream.handle_sync(sync(7, fresh=True))
+        for _ in range(3):
+            push(stream)
+        stream.handle_message(message(1, ack=2), 0)
+        answer = only_fields(stream.handle_sync(sync(8, next_=1, fresh=True)))
+        self.assertEqual(answer[0], sync(8, next_=1, base=3))
+        self.assertEqual([f["number"] for f in answer[1:]], [3])
+        self.assertEqual(stream.handle_message(message(1), 0)[0], True)
+
+    def test_acknowledges_after_16_and_after_5_s_and_with_each_message(self):
+        stream = sp.Stream(1)
+        stream.handle_sync(sync(7, fresh=True))
+        for number in range(1, 16):
+            self.assertEqual(stream.handle_message(message(number), 0), (True, []))
+        _, answer = stream.handle_message(message(16), 0)
+        self.assertEqual(only_fields(answer), [{"kind": sp.ACK, "group": 1, "ack": 16}])
+        stream.handle_message(message(17), 1_000)
+        self.assertEqual(stream.poll_ack(5_999), [])
+        (ack,) = only_fields(stream.poll_ack(6_000))
+        self.assertEqual(ack["ack"], 17)
+        stream.handle_message(message(18), 7_000)
+        self.assertEqual(push(stream)[0]["ack"], 18)
+        self.assertEqual(stream.poll_ack(60_000), [])
+
+    def test_a_repeat_is_dropped_and_acknowledged_again(self):
+        stream = sp.Stream(1)
+        stream.handle_sync(sync(7, fresh=True))
+        stream.handle_message(message(1), 0)
+        stream.poll_ack(5_000)
+        self.assertEqual(stream.handle_message(message(1), 6_000), (False, []))
+        self.assertEqual(stream.repeats, 1)
+        self.assertEqual(only_fields(stream.poll_ack(11_000))[0]["ack"], 1)
+
+    def test_a_gap_asks_once(self):
+        stream = sp.Stream(1)
+        stream.handle_sync(sync(7, fresh=True))
+        wanted, answer = stream.handle_message(message(3), 0)
+        self.assertEqual((wanted, only_fields(answer)), (False, [sync(7, next_=1, base=1)]))
+        self.assertEqual(stream.handle_message(message(4), 0), (False, []))
+        self.assertEqual(stream.handle_message(message(1), 0), (True, []))
+
+    def test_the_outbox_is_bounded_by_count_and_by_bytes(self):
+        stream = sp.Stream(1)
+        for _ in range(sp.OUTBOX_MESSAGES_MAX):
+            push(stream)
+        with self.assertRaises(sp.OutboxFull):
+            push(stream)
+        stream = sp.Stream(1)
+        for _ in range(7):
+            push(stream, bytes(32_768))
+        with self.assertRaises(sp.OutboxFull):
+            push(stream, bytes(32_768))
+        self.assertEqual(stream.next_number, 8)
+
+    def test_lanes_without_guarantee_are_lost_while_down(self):
+        stream = sp.Stream(1)
+        self.assertEqual(push(stream, lane=sp.UNRELIABLE), [])
+        self.assertEqual(push(stream, lane=sp.SEQUENCED), [])
+        self.assertEqual(len(stream.handle_sync(sync(7, fresh=True))), 1)
+        self.assertEqual(push(stream, lane=sp.SEQUENCED)[0]["number"], 2)
+        self.assertEqual(push(stream, lane=sp.UNRELIABLE)[0]["number"], 0)
+
+    def test_a_stale_sequenced_message_is_dropped(self):
+        stream = sp.Stream(1)
+        stream.handle_sync(sync(7, fresh=True))
+        got = [stream.handle_message(message(n, sp.SEQUENCED), 0)[0] for n in (4, 4, 3, 9)]
+        self.assertEqual((got, stream.stale), ([True, False, False, True], 2))
+
+    def test_an_acknowledgement_of_what_was_never_sent_is_refused(self):
+        stream = sp.Stream(1)
+        push(stream)
+        with self.assertRaises(sp.Refused):
+            stream.handle_ack(2)
+
+
+class Sealing(unittest.TestCase):
+    def test_the_sequence_goes_on_past_32_bits_and_through_a_rekey(self):
+        first = (1 << 32) - 2
+        sealer, opener = sp.Sealer(KEY, sequence=first), sp.Opener(KEY, first)
+        for i in range(4):
+            if i in (1, 3):
+                sealer.rekey()
+            frame = sp.decode_frame(sealer.seal(b"\x03", 5))
+            self.assertEqual(opener.open(frame), b"\x03")
+        self.assertEqual((opener.expected, opener.rekeys), (first + 4, 2))
+        self.assertEqual(sealer.key, sp.next_key(sp.next_key(KEY)))
+
+    def test_a_frame_that_fails_under_the_next_key_changes_nothing(self):
+        opener = sp.Opener(KEY)
+        wrong = sp.Sealer(bytes(32), key_phase=1)
+        with self.assertRaises(sp.Refused):
+            opener.open(sp.decode_frame(wrong.seal(b"\x03", 0)))
+        self.assertEqual((opener.key, opener.key_phase, opener.expected), (KEY, 0, 0))
+
+    def test_the_sender_changes_its_key_by_itself(self):
+        for worn in ({"frames": 1 << 20}, {"bytes": 1 << 30}, {"since_ms": -3_600_000}):
+            sealer = sp.Sealer(KEY)
+            vars(sealer).update(worn)
+            sealer.seal(b"\x03", 0)
+            self.assertEqual((sealer.key_phase, sealer.frames), (1, 1))
+
+    def test_nearest_sequence(self):
+        for low, expected, sequence in (
+            (0, 0, 0),
+            (5, 3, 5),
+            (0xFFFFFFFF, 1 << 32, (1 << 32) - 1),
+            (1, (1 << 32) - 1, (1 << 32) + 1),
+            (0xFFFFFFFF, 0, 0xFFFFFFFF),
+        ):
+            self.assertEqual(sp.expand_sequence(low, expected), sequence)
+
+    def test_compression_round_trip_and_its_bounds(self):
+        payload = b"sallyport " * 100
+        self.assertEqual(sp.decompress(sp.compress(payload)), payload)
+        self.assertIsNone(sp.compress(b"short"))
+        for bad in (b"", b"\x01\x00\x00", b"\xff\xff\xff\x7f" + bytes(40), bytes(4) + b"\xff"):
+            with self.assertRaises(sp.Refused):
+                sp.decompress(bad)
+        longer = (1_001).to_bytes(4, "little") + sp.compress(payload)[4:]
+        with self.assertRaises(sp.Refused):
+            sp.decompress(longer)
+
+
+class Clock(unittest.TestCase):
+    def test_bounds_and_wrap(self):
+        clock = sp.PeerClock(0xFFFFFF00, 1_000)
+        clock.check((0xFFFFFF00 + 500) & 0xFFFFFFFF, 1_500)
+        for peer_elapsed in (500 + 2_001, 500 - 10_002):
+            with self.assertRaises(sp.Refused):
+                clock.check((0xFFFFFF00 + peer_elapsed) & 0xFFFFFFFF, 1_500)
+
+    def test_follows_slow_drift_for_days(self):
+        clock = sp.PeerClock(0, 0)
+        for now_ms in range(0, 4 * 86_400_000, 60_000):
+            clock.check(int(now_ms * 1.0004) & 0xFFFFFFFF, now_ms)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,165 @@
+"""Checks every test vector of `docs/vectors/` with the Python client's own code.
+
+`docs/vectors/README.md` describes the files. Needs no gateway and no network.
+
+Invariant: a vector that this file does not understand is a failure, never skipped.
+"""
+
+import json
+import os
+import pathlib
+import unittest
+import warnings
+
+from cryptography.exceptions import InvalidSignature
+from noise.connection import Keypair, NoiseConnection
+
+import sallyport_client as sp
+
+DIRECTORY = pathlib.Path(
+    os.environ.get("SALLYPORT_VECTORS", pathlib.Path(__file__).parents[2] / "docs" / "vectors")
+)
+SECTIONS = {"handshake", "frames", "rekey", "token", "bad"}
+BYTE_FIELDS = {"channel", "device", "credential", "text", "payload"}
+
+
+def with_bytes(fields):
+    """Body fields of a vector as the client has them."""
+    return {k: bytes.fromhex(v) if k in BYTE_FIELDS else v for k, v in fields.items()}
+
+
+def receive(data, opener):
+    """What a receiver does with one frame after login."""
+    frame = sp.decode_frame(data)
+    body = opener.open(frame)
+    return frame, body, sp.decode_body(body, bool(frame.flags & sp.COMPRESSED))
+
+
+class Vectors(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        # The ephemeral keys are fixed here on purpose.
+        warnings.filterwarnings("ignore", message="One of ephemeral keypairs is already set")
+        cls.files = {p.name: json.loads(p.read_text()) for p in sorted(DIRECTORY.glob("*.json"))}
+
+    def section(self, name):
+        """(label, vector) for each vector of that section in all files."""
+        found = []
+        for file, content in self.files.items():
+            vectors = content.get(name, [])
+            vectors = [vectors] if isinstance(vectors, dict) else vectors
+            found += [(f"{file}: {v.get('name', f'{name} {i}')}", v) for i, v in enumerate(vectors)]
+        self.assertTrue(found, f"no vectors of section {name} in {DIRECTORY}")
+        return found
+
+    def test_files(self):
+        self.assertTrue(self.files, f"no files in {DIRECTORY}")
+        for file, content in self.files.items():
+            with self.subTest(file):
+                self.assertEqual(content["version"], 1)
+                self.assertLessEqual(set(content), SECTIONS | {"version"})
+
+    def test_handshake_as_client(self):
+        for label, v in self.section("handshake"):
+            with self.subTest(label):
+                handshake = sp.Handshake(
+                    bytes.fromhex(v["static_public"]), bytes.fromhex(v["client_ephemeral_private"])
+                )
+                self.assertEqual(handshake.hello(v["client_timestamp"]).hex(), v["hello_frame"])
+                frame = sp.decode_frame(bytes.fromhex(v["welcome_frame"]), 512, handshake=True)
+                self.assertEqual(frame.timestamp, v["gateway_timestamp"])
+                self.assertEqual(vars(handshake.welcome(frame)), v["welcome"])
+                self.assertEqual(handshake.hash.hex(), v["handshake_hash"])
+                self.assertEqual(handshake.client_key.hex(), v["client_key"])
+                self.assertEqual(handshake.gateway_key.hex(), v["gateway_key"])
+
+    def test_handshake_as_gateway(self):
+        for label, v in self.section("handshake"):
+            with self.subTest(label):
+                hello = sp.decode_frame(bytes.fromhex(v["hello_frame"]), 512, handshake=True)
+                self.assertEqual((hello.timestamp, hello.sequence_low), (v["client_timestamp"], 0))
+                self.assertEqual(hello.body[:4], bytes([sp.HELLO, sp.VERSION, 0, 0]))
+                noise = NoiseConnection.from_name(sp.NOISE_NAME)
+                noise.set_as_responder()
+                for keypair, name in (
+                    (Keypair.STATIC, "static_private"),
+                    (Keypair.EPHEMERAL, "gateway_ephemeral_private"),
+                ):
+                    noise.set_keypair_from_private_bytes(keypair, bytes.fromhex(v[name]))
+                noise.set_prologue(sp.PROLOGUE + hello.associated + hello.body[:4])
+                noise.start_handshake()
+                self.assertEqual(noise.read_message(hello.body[4:]), b"")
+                payload = sp.Welcome(**v["welcome"]).encode()
+                body = bytes([sp.WELCOME, sp.VERSION, 0, 0]) + bytes(noise.write_message(payload))
+                frame = sp.encode_frame(sp.HANDSHAKE, 0, v["gateway_timestamp"], body)
+                self.assertEqual(frame.hex(), v["welcome_frame"])
+
+    def test_frames_open(self):
+        for label, v in self.section("frames"):
+            with self.subTest(label):
+                data = bytes.fromhex(v["frame"])
+                opener = sp.Opener(bytes.fromhex(v["key"]), v["sequence"], v["key_phase"])
+                frame, body, fields = receive(data, opener)
+                self.assertEqual(frame.timestamp, v["timestamp"])
+                self.assertEqual(bool(frame.flags & sp.COMPRESSED), v["compressed"])
+                self.assertEqual(body.hex(), v["body"])
+                self.assertEqual(fields, with_bytes(v["body_fields"]))
+
+    def test_frames_seal(self):
+        for label, v in self.section("frames"):
+            with self.subTest(label):
+                fields = with_bytes(v["body_fields"])
+                if not v["compressed"]:
+                    self.assertEqual(sp.encode_body(fields).hex(), v["body"])
+                sealer = sp.Sealer(
+                    bytes.fromhex(v["key"]), sequence=v["sequence"], key_phase=v["key_phase"]
+                )
+                body = bytes.fromhex(v["body"])
+                frame = sealer.seal(body, v["timestamp"], compressed=v["compressed"])
+                self.assertEqual(frame.hex(), v["frame"])
+
+    def test_frames_refused_with_any_bit_flipped(self):
+        """Not one bit of a good frame can change unseen, even with the right checksum."""
+        for label, v in self.section("frames"):
+            with self.subTest(label):
+                good = bytes.fromhex(v["frame"])
+                for at in range(min(len(good), 256)):
+                    if 12 <= at < 16:
+                        continue
+                    for bit in range(8):
+                        data = bytearray(good)
+                        data[at] ^= 1 << bit
+                        data = sp.frame_around(bytes(data[:12]), bytes(data[16:]))
+                        opener = sp.Opener(bytes.fromhex(v["key"]), v["sequence"], v["key_phase"])
+                        with self.assertRaises(sp.Refused, msg=f"byte {at} bit {bit}"):
+                            receive(data, opener)
+
+    def test_rekey(self):
+        for label, v in self.section("rekey"):
+            with self.subTest(label):
+                self.assertEqual(sp.next_key(bytes.fromhex(v["key"])).hex(), v["next"])
+
+    def test_token(self):
+        for label, v in self.section("token"):
+            with self.subTest(label):
+                secret, public = bytes.fromhex(v["secret"]), bytes.fromhex(v["public"])
+                claims, token = v["claims"].encode(), v["token"].encode()
+                self.assertEqual(secret[32:], public)
+                self.assertLessEqual({"aud", "sub", "jti", "iat", "exp"}, set(json.loads(claims)))
+                self.assertEqual(sp.sign_token(secret, claims), token)
+                self.assertEqual(sp.verify_token(public, token), claims)
+                with self.assertRaises(InvalidSignature):
+                    sp.verify_token(public, token[:20] + bytes([token[20] ^ 1]) + token[21:])
+
+    def test_bad_frames_are_refused_for_the_right_reason(self):
+        for label, v in self.section("bad"):
+            with self.subTest(label):
+                key = bytes.fromhex(v["key"])
+                opener = sp.Opener(key, v["expected_sequence"], v.get("key_phase", 0))
+                with self.assertRaises(sp.Refused) as caught:
+                    receive(bytes.fromhex(v["frame"]), opener)
+                self.assertEqual(caught.exception.reason, v["reason"])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -25,6 +25,7 @@ import time
 import unittest
 
 import sallyport_client as sp
+import sallyport_wire as wire
 
 TIMER_MS_MAX = 20_000
 
@@ -80,7 +81,7 @@ class GatewayCase(unittest.TestCase):
             "token_id": os.urandom(16).hex(),
             "issued_unix_s": int(time.time()),
         }
-        return sp.issue_token(**{**values, **changes})
+        return wire.issue_token(**{**values, **changes})
 
     def player(self, **options):
         """A logged-in client whose group is up."""
@@ -95,14 +96,14 @@ class GatewayCase(unittest.TestCase):
     def assert_echo(self, client, payload=None, **options):
         payload = os.urandom(24) if payload is None else payload
         reply = client.request(self.group, 0x1234, payload, **options)
-        self.assertEqual(reply["kind"], sp.REPLY)
+        self.assertEqual(reply["kind"], wire.REPLY)
         self.assertEqual((reply["group"], reply["message_id"]), (self.group, 0x1234))
         self.assertEqual(reply["payload"], payload)
         return reply
 
-    def request_fields(self, number, request, lane=sp.RELIABLE, payload=b"x"):
+    def request_fields(self, number, request, lane=wire.RELIABLE, payload=b"x"):
         return {
-            "kind": sp.REQUEST,
+            "kind": wire.REQUEST,
             "lane": lane,
             "more": False,
             "group": self.group,
@@ -142,13 +143,13 @@ class Conversation(GatewayCase):
         client = self.connect()
         session = client.login(self.token())
         self.assertNotEqual(session, 0)
-        ok = client.next_event(lambda f: f["kind"] == sp.LOGIN_OK)
+        ok = client.next_event(lambda f: f["kind"] == wire.LOGIN_OK)
         self.assertLess(abs(ok["unix_ms"] - time.time() * 1000), 60_000)
         stream = client.wait_group(self.group)
-        sync = client.next_event(lambda f: f["kind"] == sp.SYNC)
+        sync = client.next_event(lambda f: f["kind"] == wire.SYNC)
         self.assertTrue(sync["fresh"])
         reply = self.assert_echo(client, b"hello")
-        self.assertEqual((reply["lane"], reply["number"], reply["ack"]), (sp.RELIABLE, 1, 1))
+        self.assertEqual((reply["lane"], reply["number"], reply["ack"]), (wire.RELIABLE, 1, 1))
         self.assertEqual(len(stream.outbox), 0)
         close = client.logout()
         self.assertIsNotNone(close)
@@ -156,13 +157,13 @@ class Conversation(GatewayCase):
 
     def test_welcome_says_sensible_things(self):
         welcome = self.connect().connection.welcome
-        self.assertEqual(welcome.frame_bytes_max, sp.FRAME_BYTES_MAX)
+        self.assertEqual(welcome.frame_bytes_max, wire.FRAME_BYTES_MAX)
         self.assertLess(welcome.heartbeat_interval_ms, welcome.idle_timeout_ms)
         self.assertLess(abs(welcome.unix_ms - time.time() * 1000), 60_000)
 
     def test_payloads_of_every_size_class(self):
         client = self.player()
-        largest = sp.FRAME_BYTES_MAX - sp.HEADER_BYTES - sp.TAG_BYTES - 18
+        largest = wire.FRAME_BYTES_MAX - wire.HEADER_BYTES - wire.TAG_BYTES - 18
         for size in (0, 1, 100, 1_500, 5_000, largest):
             self.assert_echo(client, os.urandom(size))
 
@@ -181,11 +182,9 @@ class Conversation(GatewayCase):
         client = self.player()
         stream = self.stream(client)
         # All requests leave before a reply comes, so nothing is there to carry the acks.
-        requests = [
-            client.push(sp.REQUEST, self.group, 1, b"%d" % i) for i in range(3 * 16)
-        ]
+        requests = [client.push(wire.REQUEST, self.group, 1, b"%d" % i) for i in range(3 * 16)]
         for i, request in enumerate(requests):
-            reply = client.next_event(lambda f: f["kind"] == sp.REPLY)
+            reply = client.next_event(lambda f: f["kind"] == wire.REPLY)
             self.assertEqual((reply["request"], reply["payload"]), (request, b"%d" % i))
             self.assertEqual(reply["number"], i + 1)
         self.assertEqual(stream.acks_sent, 3)
@@ -195,7 +194,7 @@ class Conversation(GatewayCase):
     def test_acknowledges_in_the_end_what_gets_no_reply(self):
         client = self.player()
         stream = self.stream(client)
-        client.push(sp.MESSAGE, self.group, 1, b"no answer needed")
+        client.push(wire.MESSAGE, self.group, 1, b"no answer needed")
         self.assertEqual(len(stream.outbox), 1)
         client.wait(lambda: not stream.outbox, 8.0)
 
@@ -206,25 +205,25 @@ class Conversation(GatewayCase):
         total, answered = 2 * sp.OUTBOX_MESSAGES_MAX + 100, 0
         for _ in range(total):
             client.wait(lambda: len(stream.outbox) < 64)
-            client.push(sp.REQUEST, self.group, 1, b"x")
-            answered += sum(f["kind"] == sp.REPLY for f in client.connection.events)
+            client.push(wire.REQUEST, self.group, 1, b"x")
+            answered += sum(f["kind"] == wire.REPLY for f in client.connection.events)
             client.connection.events.clear()
         while answered < total:
-            client.next_event(lambda f: f["kind"] == sp.REPLY)
+            client.next_event(lambda f: f["kind"] == wire.REPLY)
             answered += 1
         self.assertEqual((stream.repeats, stream.gaps), (0, 0))
 
     def test_lanes_without_guarantee(self):
         client = self.player()
-        self.assert_echo(client, lane=sp.UNRELIABLE)
-        self.assert_echo(client, lane=sp.SEQUENCED)
-        self.assert_echo(client, lane=sp.SEQUENCED)
+        self.assert_echo(client, lane=wire.UNRELIABLE)
+        self.assert_echo(client, lane=wire.SEQUENCED)
+        self.assert_echo(client, lane=wire.SEQUENCED)
 
     def test_a_stale_sequenced_message_is_dropped(self):
         client = self.player()
         for number, request in ((5, 1001), (5, 1002), (4, 1003), (6, 1004)):
-            client.send(self.request_fields(number, request, sp.SEQUENCED))
-        got = [client.next_event(lambda f: f["kind"] == sp.REPLY)["request"] for _ in range(2)]
+            client.send(self.request_fields(number, request, wire.SEQUENCED))
+        got = [client.next_event(lambda f: f["kind"] == wire.REPLY)["request"] for _ in range(2)]
         self.assertEqual(got, [1001, 1004])
 
     def test_a_repeated_reliable_number_is_dropped(self):
@@ -233,7 +232,7 @@ class Conversation(GatewayCase):
             # The stream is bypassed, so its own numbers have to follow.
             self.stream(client).next_number = number + 1
             client.send(self.request_fields(number, request))
-        got = [client.next_event(lambda f: f["kind"] == sp.REPLY)["request"] for _ in range(2)]
+        got = [client.next_event(lambda f: f["kind"] == wire.REPLY)["request"] for _ in range(2)]
         self.assertEqual(got, [1001, 1003])
 
     def test_sync_asks_for_what_is_not_acknowledged(self):
@@ -241,20 +240,20 @@ class Conversation(GatewayCase):
         client.connection.acknowledges = False
         stream = self.stream(client)
         for i in range(3):
-            client.push(sp.REQUEST, self.group, 1, b"%d" % i)
-        for i in range(3):
-            client.next_event(lambda f: f["kind"] == sp.REPLY)
+            client.push(wire.REQUEST, self.group, 1, b"%d" % i)
+        for _ in range(3):
+            client.next_event(lambda f: f["kind"] == wire.REPLY)
         self.assertEqual((stream.expected, stream.repeats), (4, 0))
         stream.expected = 1
         client.send(stream.sync()[0])
-        got = [client.next_event(lambda f: f["kind"] == sp.REPLY)["payload"] for _ in range(3)]
+        got = [client.next_event(lambda f: f["kind"] == wire.REPLY)["payload"] for _ in range(3)]
         self.assertEqual(got, [b"0", b"1", b"2"])
 
     def test_ping_is_answered_before_and_after_login(self):
         client = self.connect()
         for _ in range(2):
             stamp = client.ping()
-            pong = client.next_event(lambda f: f["kind"] == sp.PONG)
+            pong = client.next_event(lambda f: f["kind"] == wire.PONG)
             self.assertEqual(pong["stamp"], stamp)
             if client.connection.session is None:
                 client.login(self.token())
@@ -262,11 +261,11 @@ class Conversation(GatewayCase):
     def test_heartbeats_keep_an_idle_connection(self):
         client = self.player()
         idle_s = self.seconds(client.connection.welcome.idle_timeout_ms, "idle timeout")
-        pongs = client.connection.received_kinds.get(sp.PONG, 0)
+        pongs = client.connection.received_kinds.get(wire.PONG, 0)
         end_ms = sp.steady_ms() + 1_500 * idle_s
         client.wait(lambda: sp.steady_ms() >= end_ms or client.ended, 2 * idle_s)
         self.assertFalse(client.ended)
-        self.assertGreater(client.connection.received_kinds.get(sp.PONG, 0), pongs)
+        self.assertGreater(client.connection.received_kinds.get(wire.PONG, 0), pongs)
         self.assert_echo(client)
 
     def test_a_silent_client_is_closed(self):
@@ -310,7 +309,7 @@ class Conversation(GatewayCase):
     def test_a_compressed_request(self):
         client = self.player()
         payload = b"the quick brown fox jumps over the lazy dog. " * 40
-        self.assertIsNotNone(sp.compress(payload))
+        self.assertIsNotNone(wire.compress(payload))
         self.assert_echo(client, payload, compressed=True)
         # As much as a receiver may decompress would not fit back uncompressed.
         text = b"".join(b"%06d" % i for i in range(5_000))
@@ -342,8 +341,8 @@ class Conversation(GatewayCase):
         self.assert_echo(client)
         # Several frames in one segment.
         for i in range(5):
-            client.push(sp.REQUEST, self.group, 1, b"%d" % i)
-        got = [client.next_event(lambda f: f["kind"] == sp.REPLY)["payload"] for _ in range(5)]
+            client.push(wire.REQUEST, self.group, 1, b"%d" % i)
+        got = [client.next_event(lambda f: f["kind"] == wire.REPLY)["payload"] for _ in range(5)]
         self.assertEqual(got, [b"0", b"1", b"2", b"3", b"4"])
 
 
@@ -351,7 +350,7 @@ class Logins(GatewayCase):
     def test_a_frame_before_login_is_dropped_and_login_still_works(self):
         client = self.connect()
         client.send(self.request_fields(1, 77))
-        client.send({"kind": sp.ACK, "group": self.group, "ack": 0})
+        client.send({"kind": wire.ACK, "group": self.group, "ack": 0})
         client.login(self.token())
         client.wait_group(self.group)
         reply = self.assert_echo(client)
@@ -396,13 +395,13 @@ class Logins(GatewayCase):
 
 class BrokenFrames(GatewayCase):
     def body(self):
-        return sp.encode_body({"kind": sp.PING, "stamp": 1})
+        return wire.encode_body({"kind": wire.PING, "stamp": 1})
 
     def spoiled(self, client, at, fix_crc):
         """A good frame with one bit flipped."""
         frame = bytearray(client.connection.seal(self.body(), sp.steady_ms()))
         frame[at] ^= 1
-        return sp.frame_around(bytes(frame[:12]), bytes(frame[16:])) if fix_crc else bytes(frame)
+        return wire.frame_around(bytes(frame[:12]), bytes(frame[16:])) if fix_crc else bytes(frame)
 
     def test_a_flipped_bit_fails_the_checksum(self):
         client = self.player()
@@ -430,17 +429,17 @@ class BrokenFrames(GatewayCase):
     def test_a_flag_nobody_knows(self):
         client = self.player()
         sealer = client.connection.sealer
-        associated = sp.associated_bytes(8, sealer.sequence, 0, 7 + sp.TAG_BYTES)
-        client.write_raw(sp.frame_around(associated, bytes(7 + sp.TAG_BYTES)))
+        associated = wire.associated_bytes(8, sealer.sequence, 0, 7 + wire.TAG_BYTES)
+        client.write_raw(wire.frame_around(associated, bytes(7 + wire.TAG_BYTES)))
         self.assert_closed(client, "flags")
 
     def test_lengths_out_of_bounds(self):
         cases = (
             (self.connect, 19),
             (self.connect, 32),
-            (self.connect, sp.FRAME_BYTES_MAX_BEFORE_LOGIN + 1),
+            (self.connect, wire.FRAME_BYTES_MAX_BEFORE_LOGIN + 1),
             (self.player, 32),
-            (self.player, sp.FRAME_BYTES_MAX + 1),
+            (self.player, wire.FRAME_BYTES_MAX + 1),
         )
         for start, length in cases:
             with self.subTest(length=length, start=start.__name__):
@@ -457,21 +456,21 @@ class BrokenFrames(GatewayCase):
         for name, payload in bodies.items():
             with self.subTest(name):
                 client = self.player()
-                body = sp.encode_body(self.request_fields(1, 1, payload=payload))
+                body = wire.encode_body(self.request_fields(1, 1, payload=payload))
                 client.write_raw(client.connection.seal(body, sp.steady_ms(), compressed=True))
                 self.assert_closed(client, "decompression")
 
 
 class BrokenHandshakes(GatewayCase):
     def test_another_gateway_key_fails_at_the_client(self):
-        other = sp.Handshake(self.key)  # any valid public key that is not the gateway's
+        other = wire.Handshake(self.key)  # any valid public key that is not the gateway's
         other.hello(0)
         wrong = bytes(other.noise.noise_protocol.handshake_state.e.public_bytes)
-        with self.assertRaises((sp.Disconnected, sp.Refused)):
+        with self.assertRaises((sp.Disconnected, wire.Refused)):
             sp.Client(self.address, wrong)
 
     def answer(self, data):
-        """Everything the gateway answers to these bytes instead of a good HELLO, until it closes."""
+        """All that the gateway answers to these bytes, sent instead of a good HELLO."""
         got = b""
         with socket.create_connection(self.address, timeout=10) as sock:
             try:
@@ -486,25 +485,25 @@ class BrokenHandshakes(GatewayCase):
         return got
 
     def test_another_version_is_rejected(self):
-        got = self.answer(sp.Handshake(self.key).hello(0, version=2))
-        frame = sp.decode_frame(got, 512, handshake=True)
+        got = self.answer(wire.Handshake(self.key).hello(0, version=2))
+        frame = wire.decode_frame(got, 512, handshake=True)
         kind, version, code = struct.unpack("<BBH", frame.body)
-        self.assertEqual((kind, version), (sp.REJECT, sp.VERSION))
+        self.assertEqual((kind, version), (wire.REJECT, wire.VERSION))
         self.assertEqual(code, self.reasons["version"])
 
     def test_a_changed_timestamp_breaks_the_prologue(self):
-        hello = bytearray(sp.Handshake(self.key).hello(1_000))
+        hello = bytearray(wire.Handshake(self.key).hello(1_000))
         hello[8] ^= 1
-        got = self.answer(sp.frame_around(bytes(hello[:12]), bytes(hello[16:])))
+        got = self.answer(wire.frame_around(bytes(hello[:12]), bytes(hello[16:])))
         if got:
-            frame = sp.decode_frame(got, 512, handshake=True)
-            self.assertEqual(frame.body[0], sp.REJECT)
+            frame = wire.decode_frame(got, 512, handshake=True)
+            self.assertEqual(frame.body[0], wire.REJECT)
 
     def test_too_long_for_a_handshake(self):
-        self.assertNotIn(sp.WELCOME, self.answer((513).to_bytes(3, "little") + bytes(13))[16:17])
+        self.assertNotIn(wire.WELCOME, self.answer((513).to_bytes(3, "little") + bytes(13))[16:17])
 
     def test_not_the_protocol(self):
-        self.assertNotIn(sp.WELCOME, self.answer(bytes(64))[16:17])
+        self.assertNotIn(wire.WELCOME, self.answer(bytes(64))[16:17])
 
 
 if __name__ == "__main__":

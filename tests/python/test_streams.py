@@ -3,15 +3,17 @@ lose their backend, clocks that drift, sequences past 2³². Needs no gateway an
 """
 
 import unittest
+from random import Random
 
 import sallyport_client as sp
+import sallyport_wire as wire
 
 KEY = bytes(range(32))
 
 
-def message(number, lane=sp.RELIABLE, ack=0, payload=b""):
+def message(number, lane=wire.RELIABLE, ack=0, payload=b""):
     return {
-        "kind": sp.MESSAGE,
+        "kind": wire.MESSAGE,
         "lane": lane,
         "more": False,
         "group": 1,
@@ -24,7 +26,7 @@ def message(number, lane=sp.RELIABLE, ack=0, payload=b""):
 
 def sync(incarnation, next_=1, base=1, fresh=False):
     return {
-        "kind": sp.SYNC,
+        "kind": wire.SYNC,
         "fresh": fresh,
         "group": 1,
         "incarnation": incarnation,
@@ -33,8 +35,8 @@ def sync(incarnation, next_=1, base=1, fresh=False):
     }
 
 
-def push(stream, payload=b"", lane=sp.RELIABLE):
-    fields = {"kind": sp.MESSAGE, "lane": lane, "more": False, "group": 1, "message_id": 5}
+def push(stream, payload=b"", lane=wire.RELIABLE):
+    fields = {"kind": wire.MESSAGE, "lane": lane, "more": False, "group": 1, "message_id": 5}
     return [f for f, _ in stream.push({**fields, "payload": payload})]
 
 
@@ -79,7 +81,7 @@ class Streams(unittest.TestCase):
         for number in range(1, 16):
             self.assertEqual(stream.handle_message(message(number), 0), (True, []))
         _, answer = stream.handle_message(message(16), 0)
-        self.assertEqual(only_fields(answer), [{"kind": sp.ACK, "group": 1, "ack": 16}])
+        self.assertEqual(only_fields(answer), [{"kind": wire.ACK, "group": 1, "ack": 16}])
         stream.handle_message(message(17), 1_000)
         self.assertEqual(stream.poll_ack(5_999), [])
         (ack,) = only_fields(stream.poll_ack(6_000))
@@ -120,47 +122,47 @@ class Streams(unittest.TestCase):
 
     def test_lanes_without_guarantee_are_lost_while_down(self):
         stream = sp.Stream(1)
-        self.assertEqual(push(stream, lane=sp.UNRELIABLE), [])
-        self.assertEqual(push(stream, lane=sp.SEQUENCED), [])
+        self.assertEqual(push(stream, lane=wire.UNRELIABLE), [])
+        self.assertEqual(push(stream, lane=wire.SEQUENCED), [])
         self.assertEqual(len(stream.handle_sync(sync(7, fresh=True))), 1)
-        self.assertEqual(push(stream, lane=sp.SEQUENCED)[0]["number"], 2)
-        self.assertEqual(push(stream, lane=sp.UNRELIABLE)[0]["number"], 0)
+        self.assertEqual(push(stream, lane=wire.SEQUENCED)[0]["number"], 2)
+        self.assertEqual(push(stream, lane=wire.UNRELIABLE)[0]["number"], 0)
 
     def test_a_stale_sequenced_message_is_dropped(self):
         stream = sp.Stream(1)
         stream.handle_sync(sync(7, fresh=True))
-        got = [stream.handle_message(message(n, sp.SEQUENCED), 0)[0] for n in (4, 4, 3, 9)]
+        got = [stream.handle_message(message(n, wire.SEQUENCED), 0)[0] for n in (4, 4, 3, 9)]
         self.assertEqual((got, stream.stale), ([True, False, False, True], 2))
 
     def test_an_acknowledgement_of_what_was_never_sent_is_refused(self):
         stream = sp.Stream(1)
         push(stream)
-        with self.assertRaises(sp.Refused):
+        with self.assertRaises(wire.Refused):
             stream.handle_ack(2)
 
 
 class Sealing(unittest.TestCase):
     def test_the_sequence_goes_on_past_32_bits_and_through_a_rekey(self):
         first = (1 << 32) - 2
-        sealer, opener = sp.Sealer(KEY, sequence=first), sp.Opener(KEY, first)
+        sealer, opener = wire.Sealer(KEY, sequence=first), wire.Opener(KEY, first)
         for i in range(4):
             if i in (1, 3):
                 sealer.rekey()
-            frame = sp.decode_frame(sealer.seal(b"\x03", 5))
+            frame = wire.decode_frame(sealer.seal(b"\x03", 5))
             self.assertEqual(opener.open(frame), b"\x03")
         self.assertEqual((opener.expected, opener.rekeys), (first + 4, 2))
-        self.assertEqual(sealer.key, sp.next_key(sp.next_key(KEY)))
+        self.assertEqual(sealer.key, wire.next_key(wire.next_key(KEY)))
 
     def test_a_frame_that_fails_under_the_next_key_changes_nothing(self):
-        opener = sp.Opener(KEY)
-        wrong = sp.Sealer(bytes(32), key_phase=1)
-        with self.assertRaises(sp.Refused):
-            opener.open(sp.decode_frame(wrong.seal(b"\x03", 0)))
+        opener = wire.Opener(KEY)
+        wrong = wire.Sealer(bytes(32), key_phase=1)
+        with self.assertRaises(wire.Refused):
+            opener.open(wire.decode_frame(wrong.seal(b"\x03", 0)))
         self.assertEqual((opener.key, opener.key_phase, opener.expected), (KEY, 0, 0))
 
     def test_the_sender_changes_its_key_by_itself(self):
         for worn in ({"frames": 1 << 20}, {"bytes": 1 << 30}, {"since_ms": -3_600_000}):
-            sealer = sp.Sealer(KEY)
+            sealer = wire.Sealer(KEY)
             vars(sealer).update(worn)
             sealer.seal(b"\x03", 0)
             self.assertEqual((sealer.key_phase, sealer.frames), (1, 1))
@@ -173,30 +175,61 @@ class Sealing(unittest.TestCase):
             (1, (1 << 32) - 1, (1 << 32) + 1),
             (0xFFFFFFFF, 0, 0xFFFFFFFF),
         ):
-            self.assertEqual(sp.expand_sequence(low, expected), sequence)
+            self.assertEqual(wire.expand_sequence(low, expected), sequence)
 
     def test_compression_round_trip_and_its_bounds(self):
         payload = b"sallyport " * 100
-        self.assertEqual(sp.decompress(sp.compress(payload)), payload)
-        self.assertIsNone(sp.compress(b"short"))
+        self.assertEqual(wire.decompress(wire.compress(payload)), payload)
+        self.assertIsNone(wire.compress(b"short"))
         for bad in (b"", b"\x01\x00\x00", b"\xff\xff\xff\x7f" + bytes(40), bytes(4) + b"\xff"):
-            with self.assertRaises(sp.Refused):
-                sp.decompress(bad)
-        longer = (1_001).to_bytes(4, "little") + sp.compress(payload)[4:]
-        with self.assertRaises(sp.Refused):
-            sp.decompress(longer)
+            with self.assertRaises(wire.Refused):
+                wire.decompress(bad)
+        longer = (1_001).to_bytes(4, "little") + wire.compress(payload)[4:]
+        with self.assertRaises(wire.Refused):
+            wire.decompress(longer)
+
+
+class Garbage(unittest.TestCase):
+    def test_any_bytes_are_a_body_or_refused_and_come_back_the_same(self):
+        random = Random(1)
+        kinds = [*range(0, 11), *range(15, 21)]
+        accepted = 0
+        for _ in range(20_000):
+            body = bytes([random.choice(kinds), random.randrange(3)]) + random.randbytes(
+                random.randrange(40)
+            )
+            body = body[: random.randrange(1, len(body) + 1)]
+            try:
+                fields = wire.decode_body(body)
+            except wire.Refused:
+                continue
+            accepted += 1
+            self.assertEqual(wire.encode_body(fields), body)
+        self.assertGreater(accepted, 1_000)
+
+    def test_a_garbled_welcome_is_refused(self):
+        random = Random(2)
+        for size in [*range(0, 90), 72, 72]:
+            handshake = wire.Handshake(bytes([9]) + bytes(31))
+            handshake.hello(0)
+            # Zero bytes are a public key that no exchange may accept.
+            noise = bytes(72) if size == 72 else random.randbytes(size)
+            body = bytes([wire.WELCOME, wire.VERSION, 0, 0]) + noise
+            frame = wire.decode_frame(wire.encode_frame(1, 0, 0, body), 512, handshake=True)
+            with self.assertRaises(wire.Refused):
+                handshake.welcome(frame)
 
 
 class Clock(unittest.TestCase):
     def test_bounds_and_wrap(self):
-        clock = sp.PeerClock(0xFFFFFF00, 1_000)
+        clock = wire.PeerClock(0xFFFFFF00, 1_000)
         clock.check((0xFFFFFF00 + 500) & 0xFFFFFFFF, 1_500)
         for peer_elapsed in (500 + 2_001, 500 - 10_002):
-            with self.assertRaises(sp.Refused):
+            with self.assertRaises(wire.Refused):
                 clock.check((0xFFFFFF00 + peer_elapsed) & 0xFFFFFFFF, 1_500)
 
     def test_follows_slow_drift_for_days(self):
-        clock = sp.PeerClock(0, 0)
+        clock = wire.PeerClock(0, 0)
         for now_ms in range(0, 4 * 86_400_000, 60_000):
             clock.check(int(now_ms * 1.0004) & 0xFFFFFFFF, now_ms)
 

@@ -14,7 +14,7 @@ import warnings
 from cryptography.exceptions import InvalidSignature
 from noise.connection import Keypair, NoiseConnection
 
-import sallyport_client as sp
+import sallyport_wire as wire
 
 DIRECTORY = pathlib.Path(
     os.environ.get("SALLYPORT_VECTORS", pathlib.Path(__file__).parents[2] / "docs" / "vectors")
@@ -30,9 +30,9 @@ def with_bytes(fields):
 
 def receive(data, opener):
     """What a receiver does with one frame after login."""
-    frame = sp.decode_frame(data)
+    frame = wire.decode_frame(data)
     body = opener.open(frame)
-    return frame, body, sp.decode_body(body, bool(frame.flags & sp.COMPRESSED))
+    return frame, body, wire.decode_body(body, bool(frame.flags & wire.COMPRESSED))
 
 
 class Vectors(unittest.TestCase):
@@ -62,11 +62,11 @@ class Vectors(unittest.TestCase):
     def test_handshake_as_client(self):
         for label, v in self.section("handshake"):
             with self.subTest(label):
-                handshake = sp.Handshake(
+                handshake = wire.Handshake(
                     bytes.fromhex(v["static_public"]), bytes.fromhex(v["client_ephemeral_private"])
                 )
                 self.assertEqual(handshake.hello(v["client_timestamp"]).hex(), v["hello_frame"])
-                frame = sp.decode_frame(bytes.fromhex(v["welcome_frame"]), 512, handshake=True)
+                frame = wire.decode_frame(bytes.fromhex(v["welcome_frame"]), 512, handshake=True)
                 self.assertEqual(frame.timestamp, v["gateway_timestamp"])
                 self.assertEqual(vars(handshake.welcome(frame)), v["welcome"])
                 self.assertEqual(handshake.hash.hex(), v["handshake_hash"])
@@ -76,32 +76,34 @@ class Vectors(unittest.TestCase):
     def test_handshake_as_gateway(self):
         for label, v in self.section("handshake"):
             with self.subTest(label):
-                hello = sp.decode_frame(bytes.fromhex(v["hello_frame"]), 512, handshake=True)
+                hello = wire.decode_frame(bytes.fromhex(v["hello_frame"]), 512, handshake=True)
                 self.assertEqual((hello.timestamp, hello.sequence_low), (v["client_timestamp"], 0))
-                self.assertEqual(hello.body[:4], bytes([sp.HELLO, sp.VERSION, 0, 0]))
-                noise = NoiseConnection.from_name(sp.NOISE_NAME)
+                self.assertEqual(hello.body[:4], bytes([wire.HELLO, wire.VERSION, 0, 0]))
+                noise = NoiseConnection.from_name(wire.NOISE_NAME)
                 noise.set_as_responder()
                 for keypair, name in (
                     (Keypair.STATIC, "static_private"),
                     (Keypair.EPHEMERAL, "gateway_ephemeral_private"),
                 ):
                     noise.set_keypair_from_private_bytes(keypair, bytes.fromhex(v[name]))
-                noise.set_prologue(sp.PROLOGUE + hello.associated + hello.body[:4])
+                noise.set_prologue(wire.PROLOGUE + hello.associated + hello.body[:4])
                 noise.start_handshake()
                 self.assertEqual(noise.read_message(hello.body[4:]), b"")
-                payload = sp.Welcome(**v["welcome"]).encode()
-                body = bytes([sp.WELCOME, sp.VERSION, 0, 0]) + bytes(noise.write_message(payload))
-                frame = sp.encode_frame(sp.HANDSHAKE, 0, v["gateway_timestamp"], body)
+                payload = wire.Welcome(**v["welcome"]).encode()
+                body = bytes([wire.WELCOME, wire.VERSION, 0, 0]) + bytes(
+                    noise.write_message(payload)
+                )
+                frame = wire.encode_frame(wire.HANDSHAKE, 0, v["gateway_timestamp"], body)
                 self.assertEqual(frame.hex(), v["welcome_frame"])
 
     def test_frames_open(self):
         for label, v in self.section("frames"):
             with self.subTest(label):
                 data = bytes.fromhex(v["frame"])
-                opener = sp.Opener(bytes.fromhex(v["key"]), v["sequence"], v["key_phase"])
+                opener = wire.Opener(bytes.fromhex(v["key"]), v["sequence"], v["key_phase"])
                 frame, body, fields = receive(data, opener)
                 self.assertEqual(frame.timestamp, v["timestamp"])
-                self.assertEqual(bool(frame.flags & sp.COMPRESSED), v["compressed"])
+                self.assertEqual(bool(frame.flags & wire.COMPRESSED), v["compressed"])
                 self.assertEqual(body.hex(), v["body"])
                 self.assertEqual(fields, with_bytes(v["body_fields"]))
 
@@ -110,8 +112,8 @@ class Vectors(unittest.TestCase):
             with self.subTest(label):
                 fields = with_bytes(v["body_fields"])
                 if not v["compressed"]:
-                    self.assertEqual(sp.encode_body(fields).hex(), v["body"])
-                sealer = sp.Sealer(
+                    self.assertEqual(wire.encode_body(fields).hex(), v["body"])
+                sealer = wire.Sealer(
                     bytes.fromhex(v["key"]), sequence=v["sequence"], key_phase=v["key_phase"]
                 )
                 body = bytes.fromhex(v["body"])
@@ -129,15 +131,15 @@ class Vectors(unittest.TestCase):
                     for bit in range(8):
                         data = bytearray(good)
                         data[at] ^= 1 << bit
-                        data = sp.frame_around(bytes(data[:12]), bytes(data[16:]))
-                        opener = sp.Opener(bytes.fromhex(v["key"]), v["sequence"], v["key_phase"])
-                        with self.assertRaises(sp.Refused, msg=f"byte {at} bit {bit}"):
+                        data = wire.frame_around(bytes(data[:12]), bytes(data[16:]))
+                        opener = wire.Opener(bytes.fromhex(v["key"]), v["sequence"], v["key_phase"])
+                        with self.assertRaises(wire.Refused, msg=f"byte {at} bit {bit}"):
                             receive(data, opener)
 
     def test_rekey(self):
         for label, v in self.section("rekey"):
             with self.subTest(label):
-                self.assertEqual(sp.next_key(bytes.fromhex(v["key"])).hex(), v["next"])
+                self.assertEqual(wire.next_key(bytes.fromhex(v["key"])).hex(), v["next"])
 
     def test_token(self):
         for label, v in self.section("token"):
@@ -146,17 +148,17 @@ class Vectors(unittest.TestCase):
                 claims, token = v["claims"].encode(), v["token"].encode()
                 self.assertEqual(secret[32:], public)
                 self.assertLessEqual({"aud", "sub", "jti", "iat", "exp"}, set(json.loads(claims)))
-                self.assertEqual(sp.sign_token(secret, claims), token)
-                self.assertEqual(sp.verify_token(public, token), claims)
+                self.assertEqual(wire.sign_token(secret, claims), token)
+                self.assertEqual(wire.verify_token(public, token), claims)
                 with self.assertRaises(InvalidSignature):
-                    sp.verify_token(public, token[:20] + bytes([token[20] ^ 1]) + token[21:])
+                    wire.verify_token(public, token[:20] + bytes([token[20] ^ 1]) + token[21:])
 
     def test_bad_frames_are_refused_for_the_right_reason(self):
         for label, v in self.section("bad"):
             with self.subTest(label):
                 key = bytes.fromhex(v["key"])
-                opener = sp.Opener(key, v["expected_sequence"], v.get("key_phase", 0))
-                with self.assertRaises(sp.Refused) as caught:
+                opener = wire.Opener(key, v["expected_sequence"], v.get("key_phase", 0))
+                with self.assertRaises(wire.Refused) as caught:
                     receive(bytes.fromhex(v["frame"]), opener)
                 self.assertEqual(caught.exception.reason, v["reason"])
 

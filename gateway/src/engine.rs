@@ -24,10 +24,20 @@
 //! An engine belongs to the thread that made it (a ring accepts submissions
 //! from no other), so engines are not `Send`.
 
+pub mod epoll;
+mod sockets;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
+
+/// Listeners of one engine: a TCP port for each address family and a few to
+/// spare. A constant, because each costs accepts that wait in the kernel.
+pub const LISTENERS_MAX: usize = 8;
+/// How long accepting rests when the process is out of descriptors or memory
+/// and no connection ends; then somebody may have freed some.
+pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// A connection of one engine.
 ///
@@ -93,6 +103,25 @@ impl Default for EngineConfig {
             // of `received`, so this covers one loop turn, not the clients.
             receive_buffers: 1_024,
         }
+    }
+}
+
+impl EngineConfig {
+    /// Receive buffers of one ring have 16-bit ids, and a ring of them is at
+    /// most 32,768 long.
+    const RECEIVE_BUFFERS_MAX: u32 = 32_768;
+
+    fn check(&self) -> io::Result<()> {
+        let wrong = if self.connections_max == 0 || self.connections_max > 1 << 24 {
+            "connections_max must be between 1 and 16,777,216"
+        } else if !(64..=1 << 20).contains(&self.receive_buffer_bytes) {
+            "receive_buffer_bytes must be between 64 and 1,048,576"
+        } else if !(1..=Self::RECEIVE_BUFFERS_MAX).contains(&self.receive_buffers) {
+            "receive_buffers must be between 1 and 32,768"
+        } else {
+            return Ok(());
+        };
+        Err(io::Error::new(io::ErrorKind::InvalidInput, wrong))
     }
 }
 

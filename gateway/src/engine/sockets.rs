@@ -1,0 +1,50 @@
+//! How both engines make and prepare their sockets.
+//!
+//! Owns the socket options. Does not own a socket beyond the call.
+//!
+//! Invariant: every socket that leaves here is non-blocking, close-on-exec and
+//! has TCP_NODELAY (frames are small and must not wait for acknowledgements).
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+
+/// Prepares a listener; on Linux the sockets accepted from it inherit
+/// TCP_NODELAY, which saves a call for each.
+pub(super) fn prepare_listener(listener: &TcpListener) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    SockRef::from(listener).set_tcp_nodelay(true)
+}
+
+/// A socket for a connection to `to`, bound to the address `from` if given, not
+/// connected yet.
+pub(super) fn socket_towards(to: SocketAddr, from: Option<IpAddr>) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(from) = from {
+        // Without it bind would take a port that no other socket of this
+        // address can use, whatever its destination: 28,000 connections an
+        // address and no more. Kernels that lack it still work up to there.
+        let _ = gateway_ring::bind_address_no_port(&socket);
+        socket.bind(&SockAddr::from(SocketAddr::new(from, 0)))?;
+    }
+    Ok(socket)
+}
+
+/// Whether connecting has only begun.
+pub(super) fn is_in_progress(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error())
+}
+
+/// An accept that failed for want of descriptors or memory: the client is
+/// still in the backlog, and trying again at once would spin.
+pub(super) fn is_exhausted(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    error.raw_os_error().is_some_and(|raw| {
+        [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS]
+            .iter()
+            .any(|errno| errno.raw_os_error() == raw)
+    })
+}

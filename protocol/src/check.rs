@@ -1,0 +1,196 @@
+//! The checks of a received frame that need memory of earlier ones: rate
+//! (token buckets), timestamp (clock offset), and the receiving half of a
+//! connection that runs all checks in the order of PROTOCOL §4.
+
+use crate::cipher::Opener;
+use crate::frame::{self, FLAG_HANDSHAKE, FLAGS_KNOWN, Header};
+use crate::limits::{
+    CLOCK_DRIFT_PPM_MAX, SEALED_FRAME_BYTES_MIN, TIMESTAMP_AGE_MS_MAX, TIMESTAMP_AHEAD_MS_MAX,
+};
+use crate::reason::CloseReason;
+use crate::time::Time;
+
+/// A rate and the burst above it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Units a second. 0 switches the limit off.
+    pub per_second: u32,
+    /// Units that may come at once.
+    pub burst: u32,
+}
+
+/// What a charge to a bucket means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Charged {
+    /// Within the limit.
+    Within,
+    /// Above: reading should pause for this long, microseconds.
+    Above {
+        /// Time until the debt is paid.
+        pause_us: u64,
+    },
+    /// More than a whole burst above.
+    FarAbove,
+}
+
+/// A token bucket that may go into debt: over a stream transport the bytes are
+/// here already, so the peer is slowed by not reading on.
+#[derive(Clone, Copy, Debug)]
+pub struct Bucket {
+    /// Millionths of a unit; negative is debt.
+    level: i64,
+    refilled_at: Time,
+}
+
+impl Bucket {
+    /// A full bucket.
+    pub fn full(rate: Rate, now: Time) -> Self {
+        Self {
+            level: i64::from(rate.burst) * 1_000_000,
+            refilled_at: now,
+        }
+    }
+
+    /// Takes `units` out.
+    pub fn charge(&mut self, rate: Rate, units: u32, now: Time) -> Charged {
+        if rate.per_second == 0 {
+            return Charged::Within;
+        }
+        let full = i64::from(rate.burst) * 1_000_000;
+        // Units a second times microseconds are millionths of units.
+        let gained = now
+            .us_since(self.refilled_at)
+            .saturating_mul(u64::from(rate.per_second));
+        self.level = self
+            .level
+            .saturating_add(i64::try_from(gained).unwrap_or(i64::MAX))
+            .min(full);
+        self.refilled_at = now;
+        self.level -= i64::from(units) * 1_000_000;
+        if self.level >= 0 {
+            Charged::Within
+        } else if self.level >= -full {
+            Charged::Above {
+                pause_us: self
+                    .level
+                    .unsigned_abs()
+                    .div_ceil(u64::from(rate.per_second)),
+            }
+        } else {
+            Charged::FarAbove
+        }
+    }
+}
+
+/// What the timestamp of a frame says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    /// Neither old nor early.
+    Fresh,
+    /// Sent longer ago than the bound.
+    Old,
+    /// Sent later than now, by more than the bound.
+    Future,
+}
+
+/// Follows the difference between the peer's clock and ours. The smallest
+/// difference seen is the best estimate (the least delayed frame); it may sink
+/// by the jitter that the first measurement can have had, and moves with the
+/// drift that two honest clocks show. A clock that runs faster than that is
+/// noticed: its frames come from the future.
+#[derive(Clone, Copy, Debug)]
+pub struct ClockOffset {
+    /// Local ms − peer ms, wrapping, as first measured.
+    first: u32,
+    /// The estimate, relative to `first`, milliseconds.
+    estimate: i32,
+    measured_at: Time,
+    updated_at: Time,
+}
+
+impl ClockOffset {
+    /// Starts from the first frame of the peer.
+    pub fn new(peer_ms: u32, now: Time) -> Self {
+        Self {
+            first: now.wire_ms().wrapping_sub(peer_ms),
+            estimate: 0,
+            measured_at: now,
+            updated_at: now,
+        }
+    }
+
+    /// Judges a frame that has verified, and learns from it.
+    pub fn judge(&mut self, peer_ms: u32, now: Time) -> Age {
+        let drift_ms =
+            |since: Time| (now.us_since(since) * CLOCK_DRIFT_PPM_MAX / 1_000_000_000) as i64;
+        let difference =
+            i64::from(now.wire_ms().wrapping_sub(peer_ms).wrapping_sub(self.first) as i32);
+        let risen = drift_ms(self.updated_at);
+        if risen > 0 {
+            self.estimate = self.estimate.saturating_add(risen as i32);
+            self.updated_at = now;
+        }
+        let floor = -TIMESTAMP_AHEAD_MS_MAX - drift_ms(self.measured_at);
+        if difference < floor {
+            return Age::Future;
+        }
+        if difference < i64::from(self.estimate) {
+            self.estimate = difference as i32;
+        }
+        if difference - i64::from(self.estimate) > TIMESTAMP_AGE_MS_MAX {
+            Age::Old
+        } else {
+            Age::Fresh
+        }
+    }
+
+    /// Local ms − peer ms, wrapping, as estimated now.
+    pub fn offset_ms(&self) -> u32 {
+        self.first.wrapping_add_signed(self.estimate)
+    }
+}
+
+/// A frame that passed every check of its envelope.
+#[derive(Debug)]
+pub struct Opened<'a> {
+    /// `FLAG_COMPRESSED` or nothing.
+    pub flags: u8,
+    /// What its timestamp says; what follows depends on the lane.
+    pub age: Age,
+    /// The body in the clear, in place.
+    pub body: &'a mut [u8],
+}
+
+/// Checks flags, CRC, seal, sequence and timestamp of a sealed frame. Length
+/// and rate came before (they need no key), kind and payload come after.
+///
+/// # Errors
+/// The reason to close the connection; over a stream transport each of these
+/// means that what follows can't be trusted.
+pub fn open<'a>(
+    frame: &'a mut [u8],
+    opener: &mut Opener,
+    clock: &mut ClockOffset,
+    now: Time,
+) -> Result<Opened<'a>, CloseReason> {
+    let header = Header::decode(frame).ok_or(CloseReason::BadLength)?;
+    if frame.len() < SEALED_FRAME_BYTES_MIN || header.length as usize != frame.len() {
+        return Err(CloseReason::BadLength);
+    }
+    if header.flags & !FLAGS_KNOWN != 0 || header.flags & FLAG_HANDSHAKE != 0 {
+        return Err(CloseReason::BadFlags);
+    }
+    if frame::crc(frame) != header.crc {
+        return Err(CloseReason::BadCrc);
+    }
+    let body = opener.open(&header, frame)?;
+    let age = clock.judge(header.timestamp_ms, now);
+    Ok(Opened {
+        flags: header.flags & frame::FLAG_COMPRESSED,
+        age,
+        body,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,696 @@
+//! A client's core: handshake, login, heartbeat, one reliable stream a group,
+//! requests. It does no I/O; the async client, the load generator and the
+//! simulator drive this same type.
+//!
+//! Call order: `connect`; then, in a loop, `handle_received` for bytes that
+//! arrived, `handle_timeout` when `poll_timeout` is due, the application's
+//! calls (`request`, `send`, `logout`), and after any of these `poll_transmit`
+//! for the bytes to send. Time only moves forward.
+//!
+//! Invariant: an event is given to the caller once, in the order of the wire.
+
+use crate::body::{BadBody, Body, Lane, Login, MessageHeader, MessageKind};
+use crate::buffers::Buffers;
+use crate::check::{self, Age, ClockOffset};
+use crate::cipher::{Opener, RekeyPolicy, Sealer};
+use crate::compress::Scratch;
+use crate::frame::FLAG_COMPRESSED;
+use crate::handshake::{Initiator, Parameters};
+use crate::ids::{GroupId, MessageId, SessionId};
+use crate::limits::{FRAME_BYTES_MAX, GROUPS_MAX, PAYLOAD_BYTES_MAX};
+use crate::reason::CloseReason;
+use crate::reassembly::Reassembly;
+use crate::stream::{Delivery, OutboxLimits, StreamEnd};
+use crate::time::Time;
+
+/// The credential of a LOGIN is a token.
+pub const LOGIN_METHOD_TOKEN: u8 = 1;
+
+/// Bytes that `poll_transmit` hands out at once, about: a replay of a whole
+/// outbox leaves in pieces.
+const TRANSMIT_BYTES: usize = 65_536;
+
+/// What a client needs to log in.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// The pinned public key of the gateway.
+    pub gateway_key: [u8; 32],
+    /// Proves the account, once.
+    pub token: String,
+    /// Version of the game client.
+    pub client_version: u32,
+    /// Distribution channel.
+    pub channel: String,
+    /// Device.
+    pub device: String,
+    /// Bounds of the outbox of each group.
+    pub outbox: OutboxLimits,
+    /// When this client changes its key.
+    pub rekey: RekeyPolicy,
+    /// Payloads from this size on are compressed where that shrinks them.
+    pub compress_bytes_min: usize,
+}
+
+/// Memory that many clients on one thread share.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Buffers for frames in pieces.
+    pub buffers: Buffers,
+    /// For compression.
+    pub scratch: Scratch,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// Logged in.
+    LoggedIn(SessionId),
+    /// Reliable messages of this group flow (again).
+    GroupUp(GroupId),
+    /// The group's backend is away; messages wait in the outbox.
+    GroupDown(GroupId),
+    /// A message of the game, decompressed.
+    Message(MessageHeader, &'a [u8]),
+    /// A PONG came back after this many microseconds.
+    RoundTrip(u64),
+    /// The connection is over; nothing follows.
+    Closed(Closed),
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// The gateway said why (a code that this client does not know is `None`).
+    ByGateway(Option<CloseReason>),
+    /// This client closed: a check failed, a deadline passed, or it was asked to.
+    ByClient(CloseReason),
+}
+
+/// A message was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The connection is over.
+    #[error("the connection is closed")]
+    Closed,
+    /// Not logged in yet, or, on an unreliable lane, the group is down.
+    #[error("the group is not up")]
+    NotUp,
+    /// The outbox of the group is full.
+    #[error("the outbox of the group is full")]
+    OutboxFull,
+    /// Above `PAYLOAD_BYTES_MAX`.
+    #[error("the payload is larger than a frame holds")]
+    TooLarge,
+    /// More than `GROUPS_MAX` groups.
+    #[error("too many groups")]
+    TooManyGroups,
+}
+
+#[derive(Debug)]
+enum State {
+    /// HELLO is out.
+    Hello(Initiator),
+    /// Keys stand; LOGIN is out.
+    Login(Connection),
+    /// In a session.
+    Up(Connection),
+    Closed,
+}
+
+#[derive(Debug)]
+struct Connection {
+    sealer: Sealer,
+    opener: Opener,
+    clock: ClockOffset,
+    parameters: Parameters,
+}
+
+/// One client.
+#[derive(Debug)]
+pub struct Client {
+    config: ClientConfig,
+    state: State,
+    reassembly: Reassembly,
+    streams: Vec<StreamEnd>,
+    /// Bytes to send that are not messages of a reliable stream.
+    out: Vec<u8>,
+    started_at: Time,
+    heard_at: Time,
+    sent_at: Time,
+    /// When the PING that waits for its PONG was sent.
+    pinged_at: Option<Time>,
+    ping_stamp: u32,
+    next_request: u32,
+    session: SessionId,
+}
+
+/// How long, ms, a client waits for WELCOME and LOGIN_OK when the gateway has
+/// not told its own deadline. Above the gateway's default of 10 s.
+const LOGIN_TIMEOUT_MS: u64 = 15_000;
+
+impl Client {
+    /// Begins a connection: the HELLO waits in `poll_transmit`. `ephemeral`
+    /// must be fresh and secret.
+    ///
+    /// # Errors
+    /// `BadHandshake` if the pinned key is unusable.
+    pub fn connect(
+        config: ClientConfig,
+        ephemeral: [u8; 32],
+        now: Time,
+    ) -> Result<Self, CloseReason> {
+        let mut out = Vec::new();
+        let initiator = Initiator::hello(&config.gateway_key, ephemeral, now.wire_ms(), &mut out)?;
+        Ok(Self {
+            config,
+            state: State::Hello(initiator),
+            reassembly: Reassembly::default(),
+            streams: Vec::new(),
+            out,
+            started_at: now,
+            heard_at: now,
+            sent_at: now,
+            pinged_at: None,
+            ping_stamp: 0,
+            next_request: 1,
+            session: SessionId(0),
+        })
+    }
+
+    /// The session, once logged in.
+    pub fn session(&self) -> Option<SessionId> {
+        matches!(self.state, State::Up(_)).then_some(self.session)
+    }
+
+    /// Whether the connection is over.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
+    /// What the gateway told in WELCOME.
+    pub fn parameters(&self) -> Option<&Parameters> {
+        match &self.state {
+            State::Login(connection) | State::Up(connection) => Some(&connection.parameters),
+            State::Hello(_) | State::Closed => None,
+        }
+    }
+
+    /// Messages in all outboxes.
+    pub fn outbox_messages(&self) -> usize {
+        self.streams.iter().map(StreamEnd::outbox_messages).sum()
+    }
+
+    /// Whether reliable messages of this group flow.
+    pub fn is_group_up(&self, group: GroupId) -> bool {
+        self.streams
+            .iter()
+            .any(|stream| stream.group() == group && stream.is_open())
+    }
+
+    /// Sends a request on the reliable lane; replies carry the id returned.
+    ///
+    /// # Errors
+    /// `SendError`; nothing was taken.
+    pub fn request(
+        &mut self,
+        group: GroupId,
+        message: MessageId,
+        payload: &[u8],
+    ) -> Result<u32, SendError> {
+        let request = self.next_request;
+        self.push(MessageKind::Request, group, message, request, payload)?;
+        self.next_request = self.next_request.wrapping_add(1).max(1);
+        Ok(request)
+    }
+
+    /// Sends a one-way message.
+    ///
+    /// # Errors
+    /// `SendError`; nothing was taken. On the unreliable lanes also `NotUp`
+    /// while the group is down, since nothing would keep the message.
+    pub fn send(
+        &mut self,
+        now: Time,
+        lane: Lane,
+        group: GroupId,
+        message: MessageId,
+        payload: &[u8],
+        shared: &mut Shared,
+    ) -> Result<(), SendError> {
+        if lane == Lane::Reliable {
+            return self.push(MessageKind::Message, group, message, 0, payload);
+        }
+        self.check_payload(payload)?;
+        let index = self.stream(group)?;
+        let (State::Up(connection), Some(stream)) = (&mut self.state, self.streams.get_mut(index))
+        else {
+            return Err(SendError::NotUp);
+        };
+        if !stream.is_open() {
+            return Err(SendError::NotUp);
+        }
+        let number = if lane == Lane::Sequenced {
+            stream.next_sequenced()
+        } else {
+            0
+        };
+        let ack = stream.take_ack();
+        let header = MessageHeader {
+            kind: MessageKind::Message,
+            lane,
+            more: false,
+            group,
+            number,
+            ack,
+            message,
+            request: 0,
+        };
+        seal_message(
+            connection,
+            now,
+            &header,
+            payload,
+            self.config.compress_bytes_min,
+            &mut shared.scratch,
+            &mut self.out,
+        );
+        self.sent_at = now;
+        Ok(())
+    }
+
+    /// Ends the session; CLOSE from the gateway follows.
+    pub fn logout(&mut self, now: Time) {
+        if let State::Login(connection) | State::Up(connection) = &mut self.state {
+            connection
+                .sealer
+                .seal(now, 0, &mut self.out, |out| Body::Logout.encode(out));
+        }
+    }
+
+    fn push(
+        &mut self,
+        kind: MessageKind,
+        group: GroupId,
+        message: MessageId,
+        request: u32,
+        payload: &[u8],
+    ) -> Result<(), SendError> {
+        self.check_payload(payload)?;
+        let index = self.stream(group)?;
+        let header = MessageHeader {
+            kind,
+            lane: Lane::Reliable,
+            more: false,
+            group,
+            number: 0,
+            ack: 0,
+            message,
+            request,
+        };
+        self.streams[index]
+            .push(header, payload, self.config.outbox)
+            .map_err(|_| SendError::OutboxFull)?;
+        Ok(())
+    }
+
+    fn check_payload(&self, payload: &[u8]) -> Result<(), SendError> {
+        if self.is_closed() {
+            return Err(SendError::Closed);
+        }
+        if payload.len() > PAYLOAD_BYTES_MAX {
+            Err(SendError::TooLarge)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn stream(&mut self, group: GroupId) -> Result<usize, SendError> {
+        if let Some(index) = self
+            .streams
+            .iter()
+            .position(|stream| stream.group() == group)
+        {
+            return Ok(index);
+        }
+        if self.streams.len() >= GROUPS_MAX {
+            return Err(SendError::TooManyGroups);
+        }
+        self.streams.push(StreamEnd::client(group));
+        Ok(self.streams.len() - 1)
+    }
+
+    /// Bytes arrived; they are opened in place.
+    pub fn handle_received(
+        &mut self,
+        now: Time,
+        mut data: &mut [u8],
+        shared: &mut Shared,
+        events: &mut impl FnMut(Event<'_>),
+    ) {
+        let mut reassembly = std::mem::take(&mut self.reassembly);
+        while !self.is_closed() {
+            match reassembly.next(&mut data, FRAME_BYTES_MAX, &mut shared.buffers) {
+                Ok(Some(frame)) => {
+                    self.heard_at = now;
+                    if let Err(closed) = self.handle_frame(now, frame, &mut shared.scratch, events)
+                    {
+                        self.close(closed, events);
+                    }
+                }
+                Ok(None) => break,
+                Err(_) => self.close(Closed::ByClient(CloseReason::BadLength), events),
+            }
+        }
+        self.reassembly = reassembly;
+        if self.is_closed() {
+            self.reassembly.release(&mut shared.buffers);
+        }
+    }
+
+    /// The transport is gone.
+    pub fn handle_disconnected(&mut self, events: &mut impl FnMut(Event<'_>)) {
+        if !self.is_closed() {
+            self.close(Closed::ByClient(CloseReason::PeerClosed), events);
+        }
+    }
+
+    fn close(&mut self, closed: Closed, events: &mut impl FnMut(Event<'_>)) {
+        self.state = State::Closed;
+        for stream in &mut self.streams {
+            stream.detach();
+        }
+        events(Event::Closed(closed));
+    }
+
+    fn handle_frame(
+        &mut self,
+        now: Time,
+        frame: &mut [u8],
+        scratch: &mut Scratch,
+        events: &mut impl FnMut(Event<'_>),
+    ) -> Result<(), Closed> {
+        let state = std::mem::replace(&mut self.state, State::Closed);
+        match state {
+            State::Hello(initiator) => {
+                let peer_ms =
+                    crate::frame::Header::decode(frame).map_or(0, |header| header.timestamp_ms);
+                let (keys, parameters) = initiator.welcome(frame).map_err(Closed::ByClient)?;
+                let mut sealer = Sealer::new(keys.client, now, self.config.rekey);
+                let login = Login {
+                    method: LOGIN_METHOD_TOKEN,
+                    client_version: self.config.client_version,
+                    channel: &self.config.channel,
+                    device: &self.config.device,
+                    credential: self.config.token.as_bytes(),
+                };
+                sealer.seal(now, 0, &mut self.out, |out| Body::Login(login).encode(out));
+                self.state = State::Login(Connection {
+                    sealer,
+                    opener: Opener::new(keys.gateway),
+                    clock: ClockOffset::new(peer_ms, now),
+                    parameters,
+                });
+                Ok(())
+            }
+            State::Login(mut connection) | State::Up(mut connection) => {
+                let opened = check::open(frame, &mut connection.opener, &mut connection.clock, now)
+                    .map_err(Closed::ByClient)?;
+                self.state = if self.session == SessionId(0) {
+                    State::Login(connection)
+                } else {
+                    State::Up(connection)
+                };
+                let body = Body::decode(opened.body);
+                let (flags, age) = (opened.flags, opened.age);
+                self.handle_body(now, flags, age, body, scratch, events)
+            }
+            State::Closed => Ok(()),
+        }
+    }
+
+    fn handle_body(
+        &mut self,
+        now: Time,
+        flags: u8,
+        age: Age,
+        body: Result<Body<'_>, BadBody>,
+        scratch: &mut Scratch,
+        events: &mut impl FnMut(Event<'_>),
+    ) -> Result<(), Closed> {
+        let bad = Closed::ByClient(CloseReason::BadBody);
+        let body = match body {
+            Ok(body) => body,
+            // A later version may add kinds; this client has no use for them.
+            Err(BadBody::UnknownKind(_)) => return Ok(()),
+            Err(BadBody::Malformed) => return Err(bad),
+        };
+        match body {
+            Body::LoginOk { session, .. } => {
+                if session == SessionId(0) {
+                    return Err(bad);
+                }
+                if let State::Login(connection) = std::mem::replace(&mut self.state, State::Closed)
+                {
+                    self.session = session;
+                    self.state = State::Up(connection);
+                    events(Event::LoggedIn(session));
+                    Ok(())
+                } else {
+                    Err(bad)
+                }
+            }
+            Body::Close { reason, .. } => Err(Closed::ByGateway(CloseReason::from_code(reason))),
+            Body::Ping { stamp } => {
+                if let State::Login(connection) | State::Up(connection) = &mut self.state {
+                    connection.sealer.seal(now, 0, &mut self.out, |out| {
+                        Body::Pong { stamp }.encode(out)
+                    });
+                    self.sent_at = now;
+                }
+                Ok(())
+            }
+            Body::Pong { stamp } => {
+                if stamp == self.ping_stamp
+                    && let Some(pinged_at) = self.pinged_at.take()
+                {
+                    events(Event::RoundTrip(now.us_since(pinged_at)));
+                }
+                Ok(())
+            }
+            Body::Sync(sync) => {
+                let Ok(index) = self.stream(sync.group) else {
+                    return Ok(());
+                };
+                if self.streams[index].handle_sync(&sync) {
+                    events(Event::GroupUp(sync.group));
+                }
+                Ok(())
+            }
+            Body::Ack { group, ack } => {
+                if let Some(stream) = self
+                    .streams
+                    .iter_mut()
+                    .find(|stream| stream.group() == group)
+                {
+                    stream.handle_ack(ack);
+                }
+                Ok(())
+            }
+            Body::GroupDown { group } => {
+                if let Some(stream) = self
+                    .streams
+                    .iter_mut()
+                    .find(|stream| stream.group() == group)
+                {
+                    stream.detach();
+                }
+                events(Event::GroupDown(group));
+                Ok(())
+            }
+            Body::Message { header, payload } => {
+                let Some(stream) = self
+                    .streams
+                    .iter_mut()
+                    .find(|stream| stream.group() == header.group)
+                else {
+                    return Ok(());
+                };
+                let deliver = match header.lane {
+                    Lane::Reliable => {
+                        stream.handle_message(header.number, header.ack, now) == Delivery::Deliver
+                    }
+                    Lane::Sequenced => age == Age::Fresh && stream.handle_sequenced(header.number),
+                    Lane::Unreliable => age == Age::Fresh,
+                };
+                if deliver {
+                    let payload = if flags & FLAG_COMPRESSED != 0 {
+                        scratch
+                            .decompress(payload)
+                            .map_err(|_| Closed::ByClient(CloseReason::BadCompression))?
+                    } else {
+                        payload
+                    };
+                    events(Event::Message(header, payload));
+                }
+                Ok(())
+            }
+            Body::Login(_) | Body::Logout => Err(bad),
+        }
+    }
+
+    /// When `handle_timeout` wants to be called.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        match &self.state {
+            State::Closed => None,
+            State::Hello(_) | State::Login(_) => Some(self.login_deadline()),
+            State::Up(connection) => {
+                let parameters = &connection.parameters;
+                let idle = self
+                    .heard_at
+                    .after_ms(u64::from(parameters.idle_timeout_ms));
+                let ping = self
+                    .sent_at
+                    .after_ms(u64::from(parameters.heartbeat_interval_ms));
+                self.streams
+                    .iter()
+                    .filter_map(StreamEnd::ack_deadline)
+                    .fold(Some(idle.min(ping)), |first, at| {
+                        first.map(|first| first.min(at))
+                    })
+            }
+        }
+    }
+
+    fn login_deadline(&self) -> Time {
+        self.started_at.after_ms(LOGIN_TIMEOUT_MS)
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Time, events: &mut impl FnMut(Event<'_>)) {
+        let login_deadline = self.login_deadline();
+        match &mut self.state {
+            State::Closed => {}
+            State::Hello(_) | State::Login(_) => {
+                if now >= login_deadline {
+                    self.close(Closed::ByClient(CloseReason::LoginTimeout), events);
+                }
+            }
+            State::Up(connection) => {
+                let parameters = connection.parameters;
+                if now
+                    >= self
+                        .heard_at
+                        .after_ms(u64::from(parameters.idle_timeout_ms))
+                {
+                    self.close(Closed::ByClient(CloseReason::IdleTimeout), events);
+                } else if now
+                    >= self
+                        .sent_at
+                        .after_ms(u64::from(parameters.heartbeat_interval_ms))
+                {
+                    self.ping_stamp = self.ping_stamp.wrapping_add(1);
+                    let stamp = self.ping_stamp;
+                    connection.sealer.seal(now, 0, &mut self.out, |out| {
+                        Body::Ping { stamp }.encode(out)
+                    });
+                    self.pinged_at = Some(now);
+                    self.sent_at = now;
+                }
+            }
+        }
+    }
+
+    /// Appends bytes to send to `out`; `false` when there are none. About
+    /// `TRANSMIT_BYTES` a call; call again once they are under way.
+    pub fn poll_transmit(&mut self, now: Time, shared: &mut Shared, out: &mut Vec<u8>) -> bool {
+        let before = out.len();
+        out.append(&mut self.out);
+        if self.out.capacity() > 1_024 {
+            self.out = Vec::new();
+        }
+        if let State::Up(connection) = &mut self.state {
+            for stream in &mut self.streams {
+                if let Some(sync) = stream.poll_sync() {
+                    connection
+                        .sealer
+                        .seal(now, 0, out, |out| Body::Sync(sync).encode(out));
+                }
+                while out.len() - before < TRANSMIT_BYTES
+                    && let Some(message) = stream.poll_transmit()
+                {
+                    seal_encoded(
+                        connection,
+                        now,
+                        message,
+                        self.config.compress_bytes_min,
+                        &mut shared.scratch,
+                        out,
+                    );
+                }
+                if let Some(ack) = stream.poll_ack(now) {
+                    let group = stream.group();
+                    connection
+                        .sealer
+                        .seal(now, 0, out, |out| Body::Ack { group, ack }.encode(out));
+                }
+            }
+        }
+        if out.len() > before {
+            self.sent_at = now;
+        }
+        out.len() > before
+    }
+}
+
+fn seal_message(
+    connection: &mut Connection,
+    now: Time,
+    header: &MessageHeader,
+    payload: &[u8],
+    compress_bytes_min: usize,
+    scratch: &mut Scratch,
+    out: &mut Vec<u8>,
+) {
+    let (flags, payload) = compressed(payload, compress_bytes_min, scratch);
+    connection.sealer.seal(now, flags, out, |out| {
+        header.encode(out);
+        out.extend_from_slice(payload);
+    });
+}
+
+/// Seals a message as it stands in an outbox.
+fn seal_encoded(
+    connection: &mut Connection,
+    now: Time,
+    message: &[u8],
+    compress_bytes_min: usize,
+    scratch: &mut Scratch,
+    out: &mut Vec<u8>,
+) {
+    let Ok(Body::Message { header, payload }) = Body::decode(message) else {
+        return;
+    };
+    seal_message(
+        connection,
+        now,
+        &header,
+        payload,
+        compress_bytes_min,
+        scratch,
+        out,
+    );
+}
+
+/// The payload as it should travel, and the flag that says so.
+pub fn compressed<'a>(
+    payload: &'a [u8],
+    bytes_min: usize,
+    scratch: &'a mut Scratch,
+) -> (u8, &'a [u8]) {
+    if payload.len() >= bytes_min
+        && let Some(shorter) = scratch.compress(payload)
+    {
+        return (FLAG_COMPRESSED, shorter);
+    }
+    (0, payload)
+}

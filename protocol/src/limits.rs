@@ -1,0 +1,129 @@
+//! Every bound of the wire, with its unit and its reason. Bounds that a
+//! process may choose (rates, queue sizes) are configuration; these are not.
+
+/// Bytes of the fixed frame header.
+pub const FRAME_HEADER_BYTES: usize = 16;
+
+/// Bytes of the Poly1305 tag behind each sealed body (RFC 8439 §2.8).
+pub const TAG_BYTES: usize = 16;
+
+/// Largest frame, header included. Large enough for an inventory or a chunk of
+/// a map, small enough that one frame never holds a shard up: opening it takes
+/// about 20 µs.
+pub const FRAME_BYTES_MAX: usize = 32_768;
+
+/// Smallest handshake frame: header and the four clear bytes.
+pub const HANDSHAKE_FRAME_BYTES_MIN: usize = FRAME_HEADER_BYTES + 4;
+
+/// Smallest sealed frame: header, a kind, the tag.
+pub const SEALED_FRAME_BYTES_MIN: usize = FRAME_HEADER_BYTES + 1 + TAG_BYTES;
+
+/// Largest frame before the handshake is done. A HELLO has 68 bytes; the rest
+/// is room for a later version. It bounds what an unknown peer makes us keep.
+pub const HELLO_FRAME_BYTES_MAX: usize = 512;
+
+/// Largest frame before login is done: a token is under 1 KiB, a session key
+/// shorter.
+pub const LOGIN_FRAME_BYTES_MAX: usize = 4_096;
+
+/// Bytes of the longest message header (kinds with a request id).
+pub const MESSAGE_HEADER_BYTES_MAX: usize = 18;
+
+/// Largest payload of one message as sent, uncompressed: what fits into a frame.
+pub const PAYLOAD_BYTES_MAX: usize =
+    FRAME_BYTES_MAX - FRAME_HEADER_BYTES - MESSAGE_HEADER_BYTES_MAX - TAG_BYTES;
+
+/// Largest payload after decompression. Fixed, so that the output buffer of a
+/// shard is one allocation for all its connections.
+pub const DECOMPRESSED_BYTES_MAX: usize = 32_768;
+
+/// Largest ratio of decompressed to compressed size. Game messages reach 10;
+/// LZ4 itself ends at about 255.
+pub const DECOMPRESSED_RATIO_MAX: usize = 64;
+
+/// Frames under one key before the sender changes it.
+pub const REKEY_FRAMES: u64 = 1 << 20;
+
+/// Bytes under one key before the sender changes it.
+pub const REKEY_BYTES: u64 = 1 << 30;
+
+/// Age of a key, ms, at which the sender changes it.
+pub const REKEY_AGE_MS: u64 = 3_600_000;
+
+/// Frames under one key after which the receiver refuses more. Far below the
+/// 2⁶⁴ at which a nonce would repeat; a peer that gets here ignores the rules.
+pub const KEY_FRAMES_MAX: u64 = 1 << 32;
+
+/// Age, ms, past which a frame is old. Above what a stalled phone recovers from.
+pub const TIMESTAMP_AGE_MS_MAX: i64 = 10_000;
+
+/// How far, ms, a frame may come from the future: the jitter of the handshake
+/// against which the offset was measured.
+pub const TIMESTAMP_AHEAD_MS_MAX: i64 = 2_000;
+
+/// Drift between two honest clocks, parts per million; quartz stays under 100.
+pub const CLOCK_DRIFT_PPM_MAX: u64 = 500;
+
+/// Reliable frames in a row with a bad timestamp after which the connection is
+/// closed. The first ones are let through: a stalled phone is not an attack.
+pub const TIMESTAMP_FAILURES_MAX: u16 = 64;
+
+/// Bytes of an account name.
+pub const ACCOUNT_BYTES_MAX: usize = 64;
+
+/// Bytes of a token's id.
+pub const TOKEN_ID_BYTES_MAX: usize = 64;
+
+/// Bytes of a distribution channel or a device name in LOGIN.
+pub const LABEL_BYTES_MAX: usize = 64;
+
+/// Longest life of a login token, ms.
+pub const TOKEN_LIFE_MS_MAX: u64 = 60_000;
+
+/// Difference, ms, between the clocks of who issues and who checks a token.
+pub const TOKEN_CLOCK_TOLERANCE_MS: u64 = 5_000;
+
+/// Bytes of the text in CLOSE and ERROR.
+pub const REASON_TEXT_BYTES_MAX: usize = 256;
+
+/// Messages in the outbox of one reliable stream.
+pub const OUTBOX_MESSAGES_MAX: usize = 1_024;
+
+/// Bytes in the outbox of one reliable stream.
+pub const OUTBOX_BYTES_MAX: usize = 262_144;
+
+/// Received reliable messages after which an ACK is sent by itself.
+pub const ACK_MESSAGES_MAX: u32 = 16;
+
+/// Time, ms, after which a received reliable message is acknowledged by itself.
+/// Long, because nearly every acknowledgement rides on a message; it only
+/// bounds how long the sender keeps a tail.
+pub const ACK_DELAY_MS: u64 = 5_000;
+
+/// Groups that one client talks to.
+pub const GROUPS_MAX: usize = 16;
+
+/// Data streams of one uplink; a session's records all go through one of them.
+/// More streams, less head-of-line blocking after a lost packet.
+pub const UPLINK_STREAMS: u8 = 4;
+
+/// Bytes of one control message of an uplink.
+pub const CONTROL_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of the largest record: a decompressed message with its headers.
+pub const RECORD_BYTES_MAX: usize =
+    crate::uplink::RECORD_HEADER_BYTES + MESSAGE_HEADER_BYTES_MAX + DECOMPRESSED_BYTES_MAX;
+
+// Relations that the code relies on.
+const _: () = assert!(FRAME_BYTES_MAX < 1 << 24, "length is a u24");
+const _: () = assert!(RECORD_BYTES_MAX < 1 << 24, "length is a u24");
+const _: () = assert!(
+    FRAME_BYTES_MAX < 0x0054_4547,
+    "`GET ` must not be a legal start of a frame"
+);
+const _: () = assert!(LOGIN_FRAME_BYTES_MAX <= FRAME_BYTES_MAX);
+const _: () = assert!(REKEY_FRAMES < KEY_FRAMES_MAX);
+const _: () = assert!(
+    ACK_MESSAGES_MAX as usize <= OUTBOX_MESSAGES_MAX / 4,
+    "an outbox must not fill up while its acknowledgement is still allowed to wait"
+);

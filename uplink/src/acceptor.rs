@@ -198,7 +198,8 @@ impl Acceptor {
     fn count(&mut self, address: SocketAddr, refusal: Refusal) {
         let mut key = None;
         let why = match refusal {
-            Refusal::Deadline | Refusal::Greeting(GreetingError::Connection(ConnectionError::TimedOut)) => {
+            Refusal::Deadline
+            | Refusal::Greeting(GreetingError::Connection(ConnectionError::TimedOut)) => {
                 self.counters.deadlines += 1;
                 "no complete handshake in time".to_owned()
             }
@@ -206,9 +207,9 @@ impl Acceptor {
                 self.counters.bad_greetings += 1;
                 rule.to_owned()
             }
-            Refusal::Greeting(GreetingError::Connection(ConnectionError::TransportError(error)))
-                if is_wrong_key(error.code) =>
-            {
+            Refusal::Greeting(GreetingError::Connection(ConnectionError::TransportError(
+                error,
+            ))) if is_wrong_key(error.code) => {
                 self.counters.wrong_keys += 1;
                 key = self.pins.take_refused();
                 "its key is not among the gateway keys of this configuration".to_owned()
@@ -245,3 +246,6 @@ fn peer_key(connection: &quinn::Connection) -> Option<PublicKey> {
         .ok()?;
     PublicKey::from_spki(certificates.first()?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,7 +52,9 @@ pub struct DialTarget {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DialError {
     /// No answer in time.
-    #[error("backend {address} does not answer; is it running there, and does a firewall let UDP through?")]
+    #[error(
+        "backend {address} does not answer; is it running there, and does a firewall let UDP through?"
+    )]
     NoAnswer {
         /// The backend.
         address: SocketAddr,
@@ -72,7 +74,9 @@ pub enum DialError {
         presented: Option<PublicKey>,
     },
     /// The backend does not know this gateway.
-    #[error("backend {address} does not accept this gateway's key; add {ours} to the gateway keys in the backend's configuration")]
+    #[error(
+        "backend {address} does not accept this gateway's key; add {ours} to the gateway keys in the backend's configuration"
+    )]
     KeyNotAccepted {
         /// The backend.
         address: SocketAddr,
@@ -80,7 +84,9 @@ pub enum DialError {
         ours: PublicKey,
     },
     /// Not an uplink, or one of another version.
-    #[error("backend {address} does not speak sallyport-uplink-1; do gateway and backend run the same version?")]
+    #[error(
+        "backend {address} does not speak sallyport-uplink-1; do gateway and backend run the same version?"
+    )]
     OtherProtocol {
         /// The backend.
         address: SocketAddr,

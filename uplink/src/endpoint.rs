@@ -20,7 +20,9 @@ const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
     /// Somebody else has the address, most likely an older process.
-    #[error("UDP {address} is taken; stop the process that has it (ss -ulpn shows it) or choose another port")]
+    #[error(
+        "UDP {address} is taken; stop the process that has it (ss -ulpn shows it) or choose another port"
+    )]
     Taken {
         /// What was to be bound.
         address: SocketAddr,

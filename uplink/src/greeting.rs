@@ -70,7 +70,9 @@ pub(crate) async fn offer(connection: &Connection) -> Result<Streams, GreetingEr
     streams[0].1.read_exact(&mut answer).await?;
     match answer {
         [ANSWER] => Ok(streams),
-        _ => Err(GreetingError::Rule("the backend answered the greeting wrongly")),
+        _ => Err(GreetingError::Rule(
+            "the backend answered the greeting wrongly",
+        )),
     }
 }
 

@@ -361,11 +361,7 @@ impl Inbound {
 
     /// Reads behind the partial unit, straight into the buffer. 0 bytes: the
     /// peer ended the stream.
-    fn poll_fill(
-        &mut self,
-        cx: &mut Context<'_>,
-        budget: usize,
-    ) -> Poll<Result<usize, ReadError>> {
+    fn poll_fill(&mut self, cx: &mut Context<'_>, budget: usize) -> Poll<Result<usize, ReadError>> {
         let end = self.buffer.len().min(self.filled_bytes + budget);
         // Never empty: a partial unit is shorter than the buffer.
         let space = &mut self.buffer[self.filled_bytes..end];

@@ -209,7 +209,8 @@ fn certified_key(identity: &Identity) -> Arc<CertifiedKey> {
 }
 
 /// The end of a handshake with a wrong key; the peer sees `access_denied`.
-const WRONG_KEY: Error = Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
+const WRONG_KEY: Error =
+    Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
 
 fn verify_signature(
     message: &[u8],

@@ -21,7 +21,11 @@ fn finds_the_whole_records_at_every_cut() {
             expected += length;
         }
         let found = records(&bytes[..cut]);
-        assert_eq!((found.whole_bytes, found.bad), (expected, None), "cut {cut}");
+        assert_eq!(
+            (found.whole_bytes, found.bad),
+            (expected, None),
+            "cut {cut}"
+        );
     }
 }
 

@@ -114,21 +114,7 @@ impl Acceptor {
     /// Goes on with all handshakes; yields a link that has become ready. Poll
     /// until it is pending.
     pub fn poll_link(&mut self, cx: &mut Context<'_>) -> Poll<Link> {
-        // At most as many new ones as fit, so that a flood cannot hold the loop.
-        for _ in 0..HANDSHAKES_MAX {
-            match self.next.as_mut().poll(cx) {
-                Poll::Pending => break,
-                // The endpoint is closed: nothing comes any more.
-                Poll::Ready(None) => {
-                    self.next = Box::pin(std::future::pending());
-                    break;
-                }
-                Poll::Ready(Some(incoming)) => {
-                    self.next = next_of(&self.endpoint);
-                    self.begin(incoming);
-                }
-            }
-        }
+        self.begin_all(cx);
         let mut position = 0;
         while position < self.handshakes.len() {
             match self.handshakes[position].1.as_mut().poll(cx) {
@@ -159,6 +145,27 @@ impl Acceptor {
     /// ([`Endpoint::wait_idle`]).
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// Takes or refuses what has come; at most so many a poll, so that a flood
+    /// cannot hold the loop.
+    fn begin_all(&mut self, cx: &mut Context<'_>) {
+        for _ in 0..HANDSHAKES_MAX {
+            match self.next.as_mut().poll(cx) {
+                Poll::Pending => return,
+                // The endpoint is closed: nothing comes any more.
+                Poll::Ready(None) => {
+                    self.next = Box::pin(std::future::pending());
+                    return;
+                }
+                Poll::Ready(Some(incoming)) => {
+                    self.next = next_of(&self.endpoint);
+                    self.begin(incoming);
+                }
+            }
+        }
+        // The new `next` has not been polled, so nobody else would wake us.
+        cx.waker().wake_by_ref();
     }
 
     fn begin(&mut self, incoming: Incoming) {

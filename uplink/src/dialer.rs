@@ -116,6 +116,10 @@ fn presented_text(presented: &Option<PublicKey>) -> String {
 
 /// What a dialer has to tell.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "rare, and moved once; a box would only be unpacked"
+)]
 pub enum Event {
     /// The link is up on both sides; it belongs to the caller now.
     Up(Link),

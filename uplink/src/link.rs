@@ -42,6 +42,10 @@ const CONTROL_BUFFER_BYTES: usize = 16_384;
 /// not from growing without end.
 pub const QUEUED_BYTES_MAX: usize = 16 << 20;
 
+/// Bytes of a stream's queue that are kept allocated while it is empty: more
+/// than a loop turn appends unless there is a backlog.
+const IDLE_QUEUE_BYTES: usize = 1 << 20;
+
 /// Close code: this end is done with the link.
 pub const CLOSE_DONE: u32 = 0;
 /// Close code: the peer broke the rules of the uplink.
@@ -440,6 +444,10 @@ impl Outbound {
         if self.taken_bytes > self.buffer.len() / 2 {
             self.buffer.drain(..self.taken_bytes.min(self.buffer.len()));
             self.taken_bytes = 0;
+        }
+        // What a backlog once needed is given back when it is gone.
+        if self.buffer.is_empty() && self.buffer.capacity() > IDLE_QUEUE_BYTES {
+            self.buffer = Vec::new();
         }
         poll
     }

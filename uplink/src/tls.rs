@@ -106,17 +106,7 @@ pub(crate) fn client_config(
         expected: server,
         presented: Mutex::new(None),
     });
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("the provider's suites are those of TLS 1.3")
-        .dangerous() // rustls' word for: not X.509
-        .with_custom_certificate_verifier(pin.clone())
-        .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(
-            certified_key(identity),
-        )));
-    tls.alpn_protocols = vec![ALPN.to_vec()];
-    tls.resumption = Resumption::disabled();
-    tls.enable_sni = false;
+    let tls = client_tls(pin.clone(), certified_key(identity));
     let quic = QuicClientConfig::try_from(tls).expect("the provider has QUIC's initial suite");
     let mut config = quinn::ClientConfig::new(Arc::new(quic));
     config.transport_config(Arc::new(transport_config(0)));
@@ -133,15 +123,7 @@ pub(crate) fn server_config(
         allowed: allowed.to_vec(),
         refused: Mutex::new(None),
     });
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("the provider's suites are those of TLS 1.3")
-        .with_client_cert_verifier(pins.clone())
-        .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(
-            certified_key(identity),
-        )));
-    tls.alpn_protocols = vec![ALPN.to_vec()];
-    tls.send_tls13_tickets = 0;
+    let tls = server_tls(pins.clone(), certified_key(identity));
     let quic = QuicServerConfig::try_from(tls).expect("the provider has QUIC's initial suite");
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(quic));
     config
@@ -154,6 +136,30 @@ pub(crate) fn server_config(
         .incoming_buffer_size(INCOMING_BUFFER_BYTES)
         .incoming_buffer_size_total(INCOMING_BUFFER_BYTES * crate::acceptor::HANDSHAKES_MAX as u64);
     (config, pins)
+}
+
+fn client_tls(pin: Arc<ServerPin>, own: Arc<CertifiedKey>) -> rustls::ClientConfig {
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("the provider's suites are those of TLS 1.3")
+        .dangerous() // rustls' word for: not X.509
+        .with_custom_certificate_verifier(pin)
+        .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(own)));
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.resumption = Resumption::disabled();
+    tls.enable_sni = false;
+    tls
+}
+
+fn server_tls(pins: Arc<ClientPins>, own: Arc<CertifiedKey>) -> rustls::ServerConfig {
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("the provider's suites are those of TLS 1.3")
+        .with_client_cert_verifier(pins)
+        .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(own)));
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.send_tls13_tickets = 0;
+    tls
 }
 
 /// Streams that a gateway may open on a link: the control stream and the data
@@ -321,3 +327,6 @@ impl ClientCertVerifier for ClientPins {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;

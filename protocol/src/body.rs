@@ -376,7 +376,11 @@ fn decode_message(kind: u8, bytes: &[u8]) -> Result<Body<'_>, BadBody> {
         _ => return Err(BadBody::Malformed),
     };
     let more = bits & FLAG_MORE != 0;
-    if bits & !(LANE_MASK | FLAG_MORE) != 0 || (more && kind != MessageKind::Reply) {
+    // A request that may be lost would leave its asker waiting for ever.
+    if bits & !(LANE_MASK | FLAG_MORE) != 0
+        || (more && kind != MessageKind::Reply)
+        || (lane != Lane::Reliable && kind != MessageKind::Message)
+    {
         return Err(BadBody::Malformed);
     }
     let header = MessageHeader {

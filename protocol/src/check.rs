@@ -5,7 +5,8 @@
 use crate::cipher::Opener;
 use crate::frame::{self, FLAG_HANDSHAKE, FLAGS_KNOWN, Header};
 use crate::limits::{
-    CLOCK_DRIFT_PPM_MAX, SEALED_FRAME_BYTES_MIN, TIMESTAMP_AGE_MS_MAX, TIMESTAMP_AHEAD_MS_MAX,
+    CLOCK_DRIFT_PPM_MAX, CLOCK_SETTLE_MS, SEALED_FRAME_BYTES_MIN, TIMESTAMP_AGE_MS_MAX,
+    TIMESTAMP_AHEAD_MS_MAX,
 };
 use crate::reason::CloseReason;
 use crate::time::Time;
@@ -93,18 +94,28 @@ pub enum Age {
     Future,
 }
 
-/// Follows the difference between the peer's clock and ours. The smallest
-/// difference seen is the best estimate (the least delayed frame); it may sink
-/// by the jitter that the first measurement can have had, and moves with the
-/// drift that two honest clocks show. A clock that runs faster than that is
-/// noticed: its frames come from the future.
+/// Microseconds in which two honest clocks move apart by a millisecond.
+const US_PER_DRIFT_MS: u64 = 1_000_000_000 / CLOCK_DRIFT_PPM_MAX;
+
+/// Follows the difference between the peer's clock and ours: local minus peer,
+/// which is the true difference plus the frame's delay, so that the smallest one
+/// seen is the best estimate.
+///
+/// - The estimate sinks to each smaller difference, and rises by the drift that
+///   two honest clocks can show; a frame far above it is old.
+/// - While it settles (`CLOCK_SETTLE_MS`), it sinks freely, and its lowest point
+///   becomes the origin: the very first frame may have been late by seconds.
+/// - After that, a difference below the origin by more than the bound and the
+///   drift since then is from the future. A clock that runs faster than drift
+///   explains gets there sooner or later, and stays there.
 #[derive(Clone, Copy, Debug)]
 pub struct ClockOffset {
-    /// Local ms − peer ms, wrapping, as first measured.
+    /// Local ms − peer ms, wrapping: the origin of all differences.
     first: u32,
     /// The estimate, relative to `first`, milliseconds.
     estimate: i32,
-    measured_at: Time,
+    started_at: Time,
+    /// Up to when drift has been added to the estimate.
     updated_at: Time,
 }
 
@@ -114,30 +125,36 @@ impl ClockOffset {
         Self {
             first: now.wire_ms().wrapping_sub(peer_ms),
             estimate: 0,
-            measured_at: now,
+            started_at: now,
             updated_at: now,
         }
     }
 
     /// Judges a frame that has verified, and learns from it.
     pub fn judge(&mut self, peer_ms: u32, now: Time) -> Age {
-        let drift_ms =
-            |since: Time| (now.us_since(since) * CLOCK_DRIFT_PPM_MAX / 1_000_000_000) as i64;
-        let difference =
-            i64::from(now.wire_ms().wrapping_sub(peer_ms).wrapping_sub(self.first) as i32);
-        let risen = drift_ms(self.updated_at);
-        if risen > 0 {
-            self.estimate = self.estimate.saturating_add(risen as i32);
+        let difference = now.wire_ms().wrapping_sub(peer_ms).wrapping_sub(self.first) as i32;
+        let open_us = now.us_since(self.started_at);
+        if open_us < CLOCK_SETTLE_MS * 1_000 && difference < 0 {
+            self.first = self.first.wrapping_add_signed(difference);
+            self.estimate = 0;
             self.updated_at = now;
+            return Age::Fresh;
         }
-        let floor = -TIMESTAMP_AHEAD_MS_MAX - drift_ms(self.measured_at);
-        if difference < floor {
+        let risen = now.us_since(self.updated_at) / US_PER_DRIFT_MS;
+        self.estimate = self
+            .estimate
+            .saturating_add(i32::try_from(risen).unwrap_or(i32::MAX));
+        // The rest of the division counts next time, else drift is followed too slowly.
+        self.updated_at = self.updated_at + risen * US_PER_DRIFT_MS;
+        let drift_ms = i64::try_from(open_us / US_PER_DRIFT_MS).unwrap_or(i64::MAX);
+        if i64::from(difference).saturating_add(drift_ms) < -TIMESTAMP_AHEAD_MS_MAX {
             return Age::Future;
         }
-        if difference < i64::from(self.estimate) {
-            self.estimate = difference as i32;
+        if difference < self.estimate {
+            self.estimate = difference;
+            self.updated_at = now;
         }
-        if difference - i64::from(self.estimate) > TIMESTAMP_AGE_MS_MAX {
+        if i64::from(difference) - i64::from(self.estimate) > TIMESTAMP_AGE_MS_MAX {
             Age::Old
         } else {
             Age::Fresh

@@ -444,6 +444,10 @@ impl Client {
             Err(BadBody::UnknownKind(_)) => return Ok(()),
             Err(BadBody::Malformed) => return Err(bad),
         };
+        // Only messages have a payload to compress.
+        if flags & FLAG_COMPRESSED != 0 && !matches!(body, Body::Message { .. }) {
+            return Err(bad);
+        }
         match body {
             Body::LoginOk { session, .. } => {
                 if session == SessionId(0) {
@@ -519,8 +523,15 @@ impl Client {
                     Lane::Reliable => {
                         stream.handle_message(header.number, header.ack, now) == Delivery::Deliver
                     }
-                    Lane::Sequenced => age == Age::Fresh && stream.handle_sequenced(header.number),
-                    Lane::Unreliable => age == Age::Fresh,
+                    // An acknowledgement rides on every lane.
+                    Lane::Sequenced => {
+                        stream.handle_ack(header.ack);
+                        age == Age::Fresh && stream.handle_sequenced(header.number)
+                    }
+                    Lane::Unreliable => {
+                        stream.handle_ack(header.ack);
+                        age == Age::Fresh
+                    }
                 };
                 if deliver {
                     let payload = if flags & FLAG_COMPRESSED != 0 {

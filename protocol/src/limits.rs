@@ -57,12 +57,18 @@ pub const KEY_FRAMES_MAX: u64 = 1 << 32;
 /// Age, ms, past which a frame is old. Above what a stalled phone recovers from.
 pub const TIMESTAMP_AGE_MS_MAX: i64 = 10_000;
 
-/// How far, ms, a frame may come from the future: the jitter of the handshake
-/// against which the offset was measured.
+/// How far, ms, a frame may come from the future: the delay that even the most
+/// prompt frame of the settling time (`CLOCK_SETTLE_MS`) can have had.
 pub const TIMESTAMP_AHEAD_MS_MAX: i64 = 2_000;
 
 /// Drift between two honest clocks, parts per million; quartz stays under 100.
 pub const CLOCK_DRIFT_PPM_MAX: u64 = 500;
+
+/// Time, ms, after the first frame in which the estimate of the peer's clock may
+/// sink by any amount: the first frames may have been retransmitted for seconds,
+/// and prompt ones after them must not look as if they came from the future. As
+/// long as a slow login; a clock that runs fast gains nothing in it for later.
+pub const CLOCK_SETTLE_MS: u64 = 15_000;
 
 /// Reliable frames in a row with a bad timestamp after which the connection is
 /// closed. The first ones are let through: a stalled phone is not an attack.

@@ -1,0 +1,223 @@
+//! The admin port of a process: `/metrics`, `/healthz`, `/readyz`, `/stats`.
+//!
+//! Owns the HTTP server, its thread (`admin`) and who may ask. Knows no
+//! counter: each role hands in a [`RoleView`]. It deliberately changes nothing
+//! in a role. Invariants: a connection lives for a bounded time and only so
+//! many exist, so that nobody starves a role through this port; without a
+//! token it listens on loopback alone (the configuration refuses the rest).
+
+mod bounded;
+mod process;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Write as _;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::{Map, Value, json};
+
+use crate::config::AdminConfig;
+use crate::keys;
+
+/// What a role shows of itself. The functions are called from the admin
+/// thread, must not block, and take what they read from atomics.
+pub struct RoleView {
+    /// As in `role = "…"`.
+    pub name: &'static str,
+    /// How the names of its threads begin.
+    pub thread_prefix: &'static str,
+    /// Appends its counters in Prometheus' text format.
+    pub metrics: Box<dyn Fn(&mut String) + Send + Sync>,
+    /// Adds its own figures to `/stats`.
+    pub stats: Box<dyn Fn(&mut Map<String, Value>) + Send + Sync>,
+    /// Why it cannot serve, if so.
+    pub not_ready: Box<dyn Fn() -> Option<String> + Send + Sync>,
+}
+
+/// The roles of this process and who may see them.
+struct Site {
+    roles: Vec<RoleView>,
+    bearer: Option<String>,
+}
+
+/// A bound admin port that does not answer yet.
+pub struct AdminPort {
+    listener: TcpListener,
+    bearer: Option<String>,
+}
+
+impl AdminPort {
+    /// Binds the port and reads the token, so that a start fails early.
+    ///
+    /// # Errors
+    /// The port is taken, or the token file cannot be used.
+    pub fn bind(config: &AdminConfig) -> anyhow::Result<Self> {
+        let bearer = match (&config.token, &config.token_file) {
+            (Some(token), _) => Some(token.clone()),
+            (None, Some(path)) => Some(keys::read_admin_token(path)?),
+            (None, None) => None,
+        };
+        let listener = TcpListener::bind(config.listen).map_err(|error| {
+            crate::run::listen_error("admin.listen", config.listen, "tcp", &error)
+        })?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener, bearer })
+    }
+
+    /// Where it listens, the port filled in.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Answers from now on, until the process ends.
+    ///
+    /// # Errors
+    /// No thread or no reactor could be made.
+    pub fn serve(self, roles: Vec<RoleView>) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let site = Arc::new(Site {
+            roles,
+            bearer: self.bearer,
+        });
+        let listener = {
+            let _inside = runtime.enter();
+            bounded::Bounded::new(tokio::net::TcpListener::from_std(self.listener)?)
+        };
+        thread::Builder::new()
+            .name("admin".to_owned())
+            .spawn(move || {
+                if let Err(error) =
+                    runtime.block_on(async { axum::serve(listener, router(site)).await })
+                {
+                    tracing::error!(%error, "the admin port has stopped");
+                }
+            })?;
+        Ok(())
+    }
+}
+
+fn router(site: Arc<Site>) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/stats", get(stats))
+        .layer(middleware::from_fn_with_state(site.clone(), authorize))
+        .with_state(site)
+}
+
+async fn authorize(State(site): State<Arc<Site>>, request: Request, next: Next) -> Response {
+    if let Some(bearer) = &site.bearer {
+        let given = request
+            .headers()
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .unwrap_or_default();
+        if !equal(given.as_bytes(), bearer.as_bytes()) {
+            let ask = [(header::WWW_AUTHENTICATE, "Bearer")];
+            return (
+                StatusCode::UNAUTHORIZED,
+                ask,
+                "give the token of admin.token_file\n",
+            )
+                .into_response();
+        }
+    }
+    next.run(request).await
+}
+
+/// Compares without telling by its duration how much was right.
+fn equal(given: &[u8], expected: &[u8]) -> bool {
+    let different = given
+        .iter()
+        .zip(expected)
+        .fold(0, |sum, (a, b)| sum | (a ^ b));
+    given.len() == expected.len() && std::hint::black_box(different) == 0
+}
+
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+async fn readyz(State(site): State<Arc<Site>>) -> Response {
+    let mut reasons = String::new();
+    for role in &site.roles {
+        if let Some(reason) = (role.not_ready)() {
+            let _ = writeln!(reasons, "{}: {reason}", role.name);
+        }
+    }
+    if reasons.is_empty() {
+        "ready\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, reasons).into_response()
+    }
+}
+
+async fn metrics(State(site): State<Arc<Site>>) -> Response {
+    let mut text = String::new();
+    let memory = process::rss_bytes().unwrap_or(0);
+    let _ = write!(
+        text,
+        "# HELP sallyport_process_resident_memory_bytes Memory of the process in RAM.\n\
+         # TYPE sallyport_process_resident_memory_bytes gauge\n\
+         sallyport_process_resident_memory_bytes {memory}\n\
+         # HELP sallyport_process_open_files Open descriptors of the process.\n\
+         # TYPE sallyport_process_open_files gauge\n\
+         sallyport_process_open_files {}\n\
+         # HELP sallyport_process_cpu_seconds_total CPU time of a role's threads.\n\
+         # TYPE sallyport_process_cpu_seconds_total counter\n",
+        process::open_files().unwrap_or(0)
+    );
+    for role in &site.roles {
+        let seconds = site.cpu_seconds(role);
+        let _ = writeln!(
+            text,
+            "sallyport_process_cpu_seconds_total{{role=\"{}\"}} {seconds}",
+            role.name
+        );
+    }
+    for role in &site.roles {
+        (role.metrics)(&mut text);
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
+async fn stats(State(site): State<Arc<Site>>) -> axum::Json<Value> {
+    let memory = process::rss_bytes();
+    let mut roles = Map::new();
+    for role in &site.roles {
+        let mut own = Map::new();
+        own.insert("cpu_seconds".to_owned(), json!(site.cpu_seconds(role)));
+        own.insert("rss_bytes".to_owned(), json!(memory));
+        (role.stats)(&mut own);
+        roles.insert(role.name.to_owned(), Value::Object(own));
+    }
+    axum::Json(json!({ "roles": roles }))
+}
+
+impl Site {
+    /// A role alone has all of the process, threads that the kernel runs for
+    /// its ring included; roles that share one have their threads.
+    fn cpu_seconds(&self, role: &RoleView) -> f64 {
+        if self.roles.len() == 1 {
+            process::cpu_seconds().unwrap_or(0.0)
+        } else {
+            process::thread_cpu_seconds(role.thread_prefix).unwrap_or(0.0)
+        }
+    }
+}

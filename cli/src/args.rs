@@ -1,0 +1,252 @@
+//! The command line: what can be asked for, and the help texts.
+//!
+//! Owns names, flags and examples, which people script against. Does nothing
+//! with them. Invariant: every command's help ends with examples.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A gateway for online games, with the backends behind it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sallyport",
+    version,
+    about = "A gateway for online games, with the backends behind it",
+    after_help = "Examples:\n  \
+        sallyport dev --clients 500          everything in one process, with clients\n  \
+        sallyport doctor                     what this machine lacks\n  \
+        sallyport gateway --config gateway.toml\n\n\
+        Exit codes: 0 done and good, 1 ran and found something wrong, 2 could not run."
+)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run gateway, center and game in one process on loopback
+    #[command(after_help = "Examples:\n  \
+        sallyport dev\n  \
+        sallyport dev --clients 2000\n  \
+        sallyport dev --port 0 --data /tmp/sallyport\n\n\
+        The last line of its start is a load test that can be pasted. Ctrl-C ends it.")]
+    Dev(DevArguments),
+    /// Run a gateway
+    #[command(after_help = "Examples:\n  \
+        sallyport gateway --config /etc/sallyport/gateway.toml\n  \
+        sallyport gateway --config gateway.toml --set engine.kind=epoll --set log.level=debug\n\n\
+        SIGHUP reloads the limits and the log level, SIGTERM drains, a second one ends at once.")]
+    Gateway(RoleArguments),
+    /// Run center: accounts, sessions, fences
+    #[command(after_help = "Examples:\n  \
+        sallyport center --config /etc/sallyport/center.toml\n  \
+        SALLYPORT__LISTEN__QUIC=127.0.0.1:7100 sallyport center --config center.toml")]
+    Center(RoleArguments),
+    /// Run a game process
+    #[command(after_help = "Examples:\n  \
+        sallyport game --config /etc/sallyport/game.toml\n  \
+        sallyport game --config game.toml --set game.group=2")]
+    Game(RoleArguments),
+    /// Put load on a gateway and verify what comes back
+    #[command(after_help = "Examples:\n  \
+        sallyport loadtest 127.0.0.1:7000 --key KEY --token-key KEY --clients 1000 --rate 10000\n  \
+        sallyport loadtest 127.0.0.1:7000 --key KEY --token-key KEY --duration 30 \\\n      \
+        --admin http://127.0.0.1:7001 --json out.json --fail-if 'p99_us > 50000'\n\n\
+        Exits 0 only if all clients connected and nothing was lost, doubled, reordered or wrong.")]
+    Loadtest(Box<LoadtestArguments>),
+    /// Make a key
+    #[command(after_help = "Examples:\n  \
+        sallyport keygen gateway --out gateway.key       clients pin what it prints\n  \
+        sallyport keygen identity --out center.identity  the other processes pin what it prints\n  \
+        sallyport keygen token --out token.secret        what it prints goes to token.keys")]
+    Keygen(KeygenArguments),
+    /// Issue a login token, or explain one
+    #[command(after_help = "Examples:\n  \
+        sallyport token issue --key-file token.secret --account alice\n  \
+        sallyport token show v4.public.… --key PUBLIC_KEY")]
+    Token(TokenArguments),
+    /// Check a configuration file
+    #[command(after_help = "Examples:\n  \
+        sallyport check --config gateway.toml\n\n\
+        Key files that do not exist yet are a warning. Exits 1 if anything is wrong.")]
+    Check(RoleArguments),
+    /// Print a configuration with all defaults, secrets redacted
+    #[command(after_help = "Examples:\n  \
+        sallyport config --config gateway.toml --effective\n  \
+        sallyport config --config gateway.toml --effective --set limits.frames_per_second=60")]
+    Config(ConfigArguments),
+    /// Say what this machine lacks, and how to fix it
+    #[command(after_help = "Examples:\n  \
+        sallyport doctor\n\n\
+        Exits 0 if nothing is in the way, else 1.")]
+    Doctor,
+    /// A process of a running load test; started by it, never by hand
+    #[command(hide = true)]
+    LoadtestWorker,
+}
+
+/// `dev`.
+#[derive(Debug, Args)]
+pub struct DevArguments {
+    /// Clients to start, in child processes that end with it
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub clients: u32,
+    /// Port of the gateway; 0 takes free ports everywhere
+    #[arg(long, default_value_t = 7000, value_name = "P")]
+    pub port: u16,
+    /// Where keys and journals are kept; a temporary directory if left out
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+/// A role, or what looks at its configuration.
+#[derive(Debug, Args)]
+pub struct RoleArguments {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Override a key (repeatable)
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// `config`.
+#[derive(Debug, Args)]
+pub struct ConfigArguments {
+    /// The configuration file and what lies over it.
+    #[command(flatten)]
+    pub role: RoleArguments,
+    /// Print every key with the value in force
+    #[arg(long, required = true)]
+    pub effective: bool,
+}
+
+/// `keygen`.
+#[derive(Debug, Args)]
+pub struct KeygenArguments {
+    /// What the key is for
+    #[arg(value_enum)]
+    pub kind: KeyKind,
+    /// Write the secret to this file (mode 0600) and print the public key only
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Overwrite the file
+    #[arg(long, requires = "out")]
+    pub force: bool,
+}
+
+/// What a key is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum KeyKind {
+    /// X25519: what clients pin of a gateway
+    Gateway,
+    /// ed25519: what the processes of a cluster pin of each other
+    Identity,
+    /// ed25519: signs login tokens
+    Token,
+}
+
+/// `token`.
+#[derive(Debug, Args)]
+pub struct TokenArguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: TokenCommand,
+}
+
+/// The commands of `token`.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Print a login token
+    #[command(after_help = "Examples:\n  \
+        sallyport token issue --key-file token.secret --account alice --life-seconds 30")]
+    Issue {
+        /// File with the secret of `sallyport keygen token`
+        #[arg(long, value_name = "FILE")]
+        key_file: PathBuf,
+        /// Who logs in with it, 1 to 64 bytes
+        #[arg(long)]
+        account: String,
+        /// The gateway's `token.audience`
+        #[arg(long, default_value = "sallyport")]
+        audience: String,
+        /// How long it can be used
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=60))]
+        life_seconds: u64,
+    },
+    /// Explain a token, and verify it where the key is given
+    #[command(after_help = "Examples:\n  \
+        sallyport token show v4.public.…\n  \
+        sallyport token show v4.public.… --key PUBLIC_KEY\n\n\
+        Exits 1 if the token would be refused.")]
+    Show {
+        /// The token
+        token: String,
+        /// The public key that signed it
+        #[arg(long, value_name = "BASE64URL", allow_hyphen_values = true)]
+        key: Option<String>,
+        /// The audience it has to carry
+        #[arg(long, default_value = "sallyport")]
+        audience: String,
+    },
+}
+
+/// `loadtest`.
+#[derive(Debug, Clone, Args)]
+pub struct LoadtestArguments {
+    /// Address of the gateway
+    #[arg(value_name = "TARGET")]
+    pub target: String,
+    /// The gateway's public key
+    #[arg(long, value_name = "BASE64URL", allow_hyphen_values = true)]
+    pub key: String,
+    /// The secret that signs login tokens
+    #[arg(long, value_name = "BASE64URL", allow_hyphen_values = true)]
+    pub token_key: String,
+    /// The gateway's `token.audience`
+    #[arg(long, default_value = "sallyport")]
+    pub audience: String,
+    /// Clients
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub clients: u32,
+    /// Sends a second, over all clients
+    #[arg(long, default_value_t = 1000.0)]
+    pub rate: f64,
+    /// Seconds that are measured
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    pub duration: u64,
+    /// What the clients do
+    #[arg(long, default_value = "echo", value_parser = ["echo"])]
+    pub scenario: String,
+    /// How they connect
+    #[arg(long, default_value = "tcp", value_parser = ["tcp"])]
+    pub transport: String,
+    /// The group that they talk to
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub group: u16,
+    /// Bytes of a payload
+    #[arg(long, default_value_t = 64)]
+    pub payload_bytes: u32,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Worker processes; as many as the open-file limit asks for if left out
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub processes: Option<u32>,
+    /// Admin port of the gateway, for the server's figures
+    #[arg(long, value_name = "URL")]
+    pub admin: Option<String>,
+    /// File with the admin port's bearer token
+    #[arg(long, value_name = "FILE")]
+    pub admin_token_file: Option<PathBuf>,
+    /// Write the result as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Exit 1 if this holds for the result, such as 'p99_us > 50000' (repeatable)
+    #[arg(long, value_name = "EXPR")]
+    pub fail_if: Vec<String>,
+}

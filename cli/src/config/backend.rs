@@ -1,0 +1,169 @@
+//! The configuration of center and game.
+//!
+//! Owns the keys of `role = "center"` and `role = "game"`, which share how
+//! gateways reach them. Does not open files.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use protocol::limits;
+use uplink::PublicKey;
+
+use super::common::{AdminConfig, LogConfig};
+use super::reader::{Reader, key, live};
+
+/// `[listen]` of a backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendListenConfig {
+    /// Where gateways come in (UDP port).
+    pub quic: SocketAddr,
+    /// Who it is to gateways.
+    pub identity_file: PathBuf,
+    /// The gateways that may connect.
+    pub gateway_keys: Vec<PublicKey>,
+}
+
+/// Everything center is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CenterConfig {
+    /// Its name in logs, metrics and to gateways.
+    pub name: String,
+    /// `[listen]`.
+    pub listen: BackendListenConfig,
+    /// Where the journal of sessions and fences lies.
+    pub data_dir: PathBuf,
+    /// A gateway that has not renewed for so long has closed its sessions.
+    pub lease_ms: u64,
+    /// Sessions in the user table.
+    pub sessions_max: u32,
+    /// How the journal is written.
+    pub journal: JournalKind,
+    /// `[admin]`.
+    pub admin: AdminConfig,
+    /// `[log]`.
+    pub log: LogConfig,
+}
+
+/// How the journal is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JournalKind {
+    /// io_uring where a probe finds it, else a thread.
+    Auto,
+    /// io_uring.
+    Uring,
+    /// A plain thread.
+    Thread,
+}
+
+/// Everything a game process is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GameConfig {
+    /// Its name in logs, metrics and to gateways.
+    pub name: String,
+    /// `[listen]`.
+    pub listen: BackendListenConfig,
+    /// `game.kind`.
+    pub kind: GameKind,
+    /// `game.group`: the group it serves.
+    pub group: u16,
+    /// Bytes that may wait for one session's acknowledgement.
+    pub outbox_bytes: u32,
+    /// Messages that may wait for one session's acknowledgement.
+    pub outbox_messages: u32,
+    /// How long sessions outlive the loss of their gateway's link.
+    pub link_grace_ms: u64,
+    /// `[admin]`.
+    pub admin: AdminConfig,
+    /// `[log]`.
+    pub log: LogConfig,
+}
+
+/// What the game does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GameKind {
+    /// Sends every request back.
+    Echo,
+}
+
+impl BackendListenConfig {
+    fn read(reader: &mut Reader<'_>, quic: &str, identity_file: &str) -> Self {
+        let listen = Self {
+            quic: reader.socket(key("listen.quic"), quic),
+            identity_file: reader.path(key("listen.identity_file"), identity_file),
+            gateway_keys: reader.public_keys(key("listen.gateway_keys")),
+        };
+        if listen.gateway_keys.is_empty() {
+            reader.problem_at(
+                "listen.gateway_keys",
+                "no gateway could connect: give the key of each one's identity \
+                 (`sallyport keygen identity` prints it)"
+                    .to_owned(),
+            );
+        }
+        listen
+    }
+}
+
+impl CenterConfig {
+    /// Reads all keys of the role.
+    pub fn read(reader: &mut Reader<'_>) -> Self {
+        Self {
+            name: reader.name(key("name"), Some("center")),
+            data_dir: reader.path(key("data_dir"), "data"),
+            // Long enough for a center that restarts or a standby that takes
+            // over; also how long an account waits when its gateway vanished.
+            lease_ms: reader.integer(key("lease_ms"), Some(15_000), 1_000..=600_000),
+            // A little over two full gateways, at about 200 bytes each.
+            sessions_max: reader.integer32(live("sessions_max"), Some(250_000), 1..=10_000_000),
+            journal: reader.choice(
+                key("journal"),
+                "auto",
+                &[
+                    ("auto", JournalKind::Auto),
+                    ("uring", JournalKind::Uring),
+                    ("thread", JournalKind::Thread),
+                ],
+            ),
+            listen: BackendListenConfig::read(reader, "0.0.0.0:7100", "center.identity"),
+            admin: AdminConfig::read(reader, "127.0.0.1:7101"),
+            log: LogConfig::read(reader),
+        }
+    }
+}
+
+impl GameConfig {
+    /// Reads all keys of the role.
+    pub fn read(reader: &mut Reader<'_>) -> Self {
+        let name = reader.name(key("name"), Some("game"));
+        let listen = BackendListenConfig::read(reader, "0.0.0.0:7200", "game.identity");
+        let kind = reader.choice(key("game.kind"), "echo", &[("echo", GameKind::Echo)]);
+        let group = reader.integer32(key("game.group"), Some(1), 1..=u32::from(u16::MAX));
+        Self {
+            name,
+            listen,
+            kind,
+            group: u16::try_from(group).unwrap_or(u16::MAX),
+            // What the client's own end keeps, so that neither is the tighter one.
+            outbox_bytes: reader.integer32(
+                live("sessions.outbox_bytes"),
+                Some(limits::OUTBOX_BYTES_MAX as u32),
+                limits::DECOMPRESSED_BYTES_MAX as u32..=1 << 26,
+            ),
+            outbox_messages: reader.integer32(
+                live("sessions.outbox_messages"),
+                Some(limits::OUTBOX_MESSAGES_MAX as u32),
+                // Acknowledgements may wait for this many messages.
+                limits::ACK_MESSAGES_MAX * 4..=1 << 20,
+            ),
+            // Twice the lease: a gateway that comes back within it finds its
+            // sessions again, and after it center has given them up.
+            link_grace_ms: reader.integer(
+                live("sessions.link_grace_ms"),
+                Some(30_000),
+                1_000..=600_000,
+            ),
+            admin: AdminConfig::read(reader, "127.0.0.1:7201"),
+            log: LogConfig::read(reader),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The configuration in force as text, and what differs between two of them.
+//!
+//! Owns printing for `config --effective` and judging a reload. Invariants: a
+//! secret is never in the output; the output is a configuration file that
+//! means the same (but for redacted secrets).
+
+use std::fmt::Write as _;
+
+use super::reader::Entry;
+use super::tree::Origin;
+
+/// What a reload would change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The key.
+    pub path: String,
+    /// What it was, for people.
+    pub before: Option<String>,
+    /// What it is now, for people.
+    pub after: Option<String>,
+    /// Whether the running process can take it over.
+    pub reloadable: bool,
+}
+
+/// The entries as TOML with the origin of each value behind it.
+pub fn render(entries: &[Entry]) -> String {
+    let mut out = String::new();
+    let mut section = String::new();
+    // Keys of the document have to stand before the first section.
+    let (top, below): (Vec<&Entry>, Vec<&Entry>) =
+        entries.iter().partition(|entry| !entry.path.contains('.'));
+    let mut rest = top.into_iter().chain(below).peekable();
+    while let Some(entry) = rest.next() {
+        let (place, name) = entry.path.rsplit_once('.').unwrap_or(("", &entry.path));
+        if let Some((list, _)) = place.split_once(".instances.") {
+            // The keys of one instance follow each other, and so do the
+            // instances of one group: they become one array.
+            let mut last = place.to_owned();
+            let mut array = format!("instances = [\n    {{ {name} = {}", entry.shown());
+            while let Some(next) =
+                rest.next_if(|next| next.path.starts_with(&format!("{list}.instances.")))
+            {
+                let (place, name) = next.path.rsplit_once('.').unwrap_or(("", &next.path));
+                let joint = if place == last { ", " } else { " },\n    { " };
+                let _ = write!(array, "{joint}{name} = {}", next.shown());
+                place.clone_into(&mut last);
+            }
+            let _ = writeln!(out, "{array} }},\n]");
+            continue;
+        }
+        if place != section {
+            place.clone_into(&mut section);
+            match place.split_once('.') {
+                Some((table, _)) => _ = writeln!(out, "\n[[{table}]]"),
+                None => _ = writeln!(out, "\n[{place}]"),
+            }
+        }
+        let from = match &entry.origin {
+            Origin::Default => "  # default".to_owned(),
+            Origin::Line(_) => String::new(),
+            origin @ (Origin::Environment(_) | Origin::Flag(_)) => format!("  # {origin}"),
+        };
+        let _ = writeln!(out, "{name} = {}{from}", entry.shown());
+    }
+    out
+}
+
+/// The keys whose value differs.
+pub fn changes(before: &[Entry], after: &[Entry]) -> Vec<Change> {
+    let find =
+        |entries: &'_ [Entry], path: &str| entries.iter().find(|entry| entry.path == path).cloned();
+    let mut changes = Vec::new();
+    for old in before {
+        let new = find(after, &old.path);
+        if new.as_ref().is_none_or(|new| new.value != old.value) {
+            changes.push(Change {
+                path: old.path.clone(),
+                before: Some(old.shown().to_owned()),
+                after: new.as_ref().map(|new| new.shown().to_owned()),
+                reloadable: old.reloadable,
+            });
+        }
+    }
+    for new in after {
+        if find(before, &new.path).is_none() {
+            changes.push(Change {
+                path: new.path.clone(),
+                before: None,
+                after: Some(new.shown().to_owned()),
+                reloadable: new.reloadable,
+            });
+        }
+    }
+    changes
+}

@@ -1,0 +1,376 @@
+//! The configuration of a gateway.
+//!
+//! Owns the keys of `role = "gateway"`, their defaults and why they are what
+//! they are. Does not open key files and does not touch the machine: what
+//! depends on it comes in as [`Machine`].
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use protocol::limits;
+use uplink::PublicKey;
+
+use super::common::{AdminConfig, LogConfig, PeerConfig};
+use super::reader::{Reader, key, live};
+use super::{Machine, SPARE_DESCRIPTORS};
+
+/// Everything a gateway is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayConfig {
+    /// Its name in logs, metrics and to backends.
+    pub name: String,
+    /// `[listen]`.
+    pub listen: GatewayListenConfig,
+    /// `[engine]`.
+    pub engine: EngineConfig,
+    /// `[limits]`.
+    pub limits: LimitsConfig,
+    /// `[heartbeat]`.
+    pub heartbeat: HeartbeatConfig,
+    /// `rekey.frames`: frames under one key before the gateway changes it.
+    pub rekey_frames: u64,
+    /// `compression.bytes_min`: smaller payloads are not compressed.
+    pub compression_bytes_min: u32,
+    /// `[token]`.
+    pub token: TokenConfig,
+    /// `uplink.identity_file`: who it is to backends.
+    pub identity_file: PathBuf,
+    /// `[center]`.
+    pub center: PeerConfig,
+    /// `[[group]]`.
+    pub groups: Vec<GroupConfig>,
+    /// `[admin]`.
+    pub admin: AdminConfig,
+    /// `[log]`.
+    pub log: LogConfig,
+}
+
+/// `[listen]` of a gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayListenConfig {
+    /// Where clients come in.
+    pub tcp: SocketAddr,
+    /// File with the X25519 secret whose public key the clients pin.
+    pub key_file: PathBuf,
+}
+
+/// `[engine]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// Which one.
+    pub kind: EngineKind,
+    /// Shards; 0 takes one a core.
+    pub shards: u32,
+    /// Whether each shard stays on its core.
+    pub pin: bool,
+}
+
+/// Which engine does the I/O.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineKind {
+    /// uring where a probe finds it, else epoll.
+    Auto,
+    /// io_uring, or the gateway does not start.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+/// `[limits]`; rates and bytes are for one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitsConfig {
+    /// Logged-in sessions of the whole process.
+    pub sessions_max: u32,
+    /// Connections that have not logged in, of the whole process.
+    pub connections_before_login_max: u32,
+    /// From accept to the end of the handshake.
+    pub handshake_timeout_ms: u64,
+    /// From accept to the login.
+    pub login_timeout_ms: u64,
+    /// Frames a second, sustained.
+    pub frames_per_second: u32,
+    /// Frames at once.
+    pub frames_burst: u32,
+    /// Bytes a second, sustained.
+    pub bytes_per_second: u32,
+    /// Bytes at once.
+    pub bytes_burst: u32,
+    /// What may wait to be sent to one client.
+    pub send_queue_bytes: u32,
+    /// What may wait for one backend in one shard.
+    pub uplink_queue_bytes: u32,
+}
+
+/// `[heartbeat]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeartbeatConfig {
+    /// A client that has sent nothing for so long sends PING.
+    pub interval_ms: u64,
+    /// Who has heard nothing for so long closes.
+    pub idle_timeout_ms: u64,
+}
+
+/// `[token]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenConfig {
+    /// The `aud` that tokens must carry.
+    pub audience: String,
+    /// Keys that may sign them.
+    pub keys: Vec<PublicKey>,
+    /// Files with more of these, one a file.
+    pub key_files: Vec<PathBuf>,
+}
+
+/// `[[group]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupConfig {
+    /// What messages are routed by.
+    pub id: u16,
+    /// For people.
+    pub name: String,
+    /// The processes that serve it.
+    pub instances: Vec<PeerConfig>,
+}
+
+impl GatewayConfig {
+    /// Reads all keys of the role.
+    pub fn read(reader: &mut Reader<'_>, machine: &Machine) -> Self {
+        let name = reader.name(key("name"), Some("gateway"));
+        let listen = GatewayListenConfig {
+            tcp: reader.socket(key("listen.tcp"), "0.0.0.0:7000"),
+            key_file: reader.path(key("listen.key_file"), "gateway.key"),
+        };
+        let engine = EngineConfig::read(reader);
+        let gateway = Self {
+            name,
+            listen,
+            engine,
+            limits: LimitsConfig::read(reader, engine.kind, machine),
+            heartbeat: HeartbeatConfig::read(reader),
+            // 2^20 is the protocol's own bound; lower serves tests. Below 16 the
+            // change of keys costs more than the frames.
+            rekey_frames: reader.integer(
+                key("rekey.frames"),
+                Some(limits::REKEY_FRAMES),
+                16..=limits::REKEY_FRAMES,
+            ),
+            // Below 64 bytes LZ4 hardly ever wins its own four bytes back.
+            compression_bytes_min: reader.integer32(
+                key("compression.bytes_min"),
+                Some(64),
+                1..=1 << 20,
+            ),
+            token: TokenConfig::read(reader),
+            identity_file: reader.path(key("uplink.identity_file"), "gateway.identity"),
+            center: PeerConfig::read(reader, "center"),
+            groups: read_groups(reader),
+            admin: AdminConfig::read(reader, "127.0.0.1:7001"),
+            log: LogConfig::read(reader),
+        };
+        gateway.check_relations(reader);
+        gateway
+    }
+
+    fn check_relations(&self, reader: &mut Reader<'_>) {
+        let LimitsConfig {
+            handshake_timeout_ms,
+            login_timeout_ms,
+            ..
+        } = self.limits;
+        if handshake_timeout_ms > login_timeout_ms {
+            reader.problem_at(
+                "limits.handshake_timeout_ms",
+                format!("{handshake_timeout_ms} is above limits.login_timeout_ms, which also counts from accept"),
+            );
+        }
+        let HeartbeatConfig {
+            interval_ms,
+            idle_timeout_ms,
+        } = self.heartbeat;
+        if idle_timeout_ms < interval_ms.saturating_mul(2) {
+            reader.problem_at(
+                "heartbeat.idle_timeout_ms",
+                format!("{idle_timeout_ms} is under twice heartbeat.interval_ms: one late PING would end a session"),
+            );
+        }
+    }
+}
+
+impl EngineConfig {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        Self {
+            // The probe is right; the choice is there for tests and for kernels
+            // whose io_uring is switched off later.
+            kind: reader.choice(
+                key("engine.kind"),
+                "auto",
+                &[
+                    ("auto", EngineKind::Auto),
+                    ("uring", EngineKind::Uring),
+                    ("epoll", EngineKind::Epoll),
+                ],
+            ),
+            shards: reader.integer32(key("engine.shards"), Some(0), 0..=256),
+            // Off where other processes are pinned to the same cores.
+            pin: reader.boolean(key("engine.pin"), true),
+        }
+    }
+}
+
+impl LimitsConfig {
+    fn read(reader: &mut Reader<'_>, kind: EngineKind, machine: &Machine) -> Self {
+        // The ring's direct descriptors are not counted by the open-file limit,
+        // epoll's are.
+        let uring = machine.uring && kind != EngineKind::Epoll;
+        let by_files = machine
+            .open_files
+            .saturating_sub(SPARE_DESCRIPTORS)
+            .clamp(1, 110_000);
+        let sessions = if uring {
+            110_000
+        } else {
+            u32::try_from(by_files).unwrap_or(110_000)
+        };
+        Self {
+            sessions_max: reader.integer32(
+                live("limits.sessions_max"),
+                Some(sessions),
+                1..=1_000_000,
+            ),
+            // At about 1 KiB each this bounds what strangers can take to 32 MiB,
+            // and two connects of everybody at once still fit on most hosts.
+            connections_before_login_max: reader.integer32(
+                live("limits.connections_before_login_max"),
+                Some(sessions.min(32_768)),
+                1..=1_000_000,
+            ),
+            // Two round trips of a bad mobile network, with one lost packet each.
+            handshake_timeout_ms: reader.integer(
+                live("limits.handshake_timeout_ms"),
+                Some(5_000),
+                100..=60_000,
+            ),
+            login_timeout_ms: reader.integer(
+                live("limits.login_timeout_ms"),
+                Some(10_000),
+                100..=120_000,
+            ),
+            // 60 inputs a second, and as much again for acknowledgements and
+            // other messages; a second of it at once after a stall.
+            frames_per_second: reader.integer32(
+                live("limits.frames_per_second"),
+                Some(120),
+                1..=10_000_000,
+            ),
+            frames_burst: reader.integer32(live("limits.frames_burst"), Some(240), 1..=10_000_000),
+            // 120 frames of 1 KiB, rounded up; the burst takes four of the
+            // largest frames, and one at least has to fit.
+            bytes_per_second: reader.integer32(
+                live("limits.bytes_per_second"),
+                Some(131_072),
+                1_024..=1 << 30,
+            ),
+            bytes_burst: reader.integer32(
+                live("limits.bytes_burst"),
+                Some(4 * FRAME_BYTES_MAX),
+                FRAME_BYTES_MAX..=1 << 30,
+            ),
+            // Seconds of a game's traffic for a client that stalls; 1,000 such
+            // clients hold 64 MiB at most. One largest frame has to fit.
+            send_queue_bytes: reader.integer32(
+                live("limits.send_queue_bytes"),
+                Some(65_536),
+                FRAME_BYTES_MAX..=1 << 26,
+            ),
+            // About 100 ms of a shard's busiest traffic to one backend, which
+            // covers a short stall of it and is still memory nobody misses.
+            uplink_queue_bytes: reader.integer32(
+                key("limits.uplink_queue_bytes"),
+                Some(4 << 20),
+                1 << 16..=1 << 30,
+            ),
+        }
+    }
+}
+
+/// [`limits::FRAME_BYTES_MAX`] in the width of these keys.
+const FRAME_BYTES_MAX: u32 = limits::FRAME_BYTES_MAX as u32;
+
+impl HeartbeatConfig {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        Self {
+            // Mobile networks forget an idle mapping after 30 s at the earliest;
+            // the timeout lets two heartbeats in a row get lost.
+            interval_ms: reader.integer(key("heartbeat.interval_ms"), Some(10_000), 100..=600_000),
+            idle_timeout_ms: reader.integer(
+                key("heartbeat.idle_timeout_ms"),
+                Some(30_000),
+                200..=1_800_000,
+            ),
+        }
+    }
+}
+
+impl TokenConfig {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let token = Self {
+            audience: reader.text(key("token.audience"), "sallyport"),
+            keys: reader.public_keys(key("token.keys")),
+            key_files: reader.paths(key("token.key_files")),
+        };
+        if token.keys.is_empty() && token.key_files.is_empty() {
+            reader.problem_at(
+                "token.keys",
+                "nobody could log in: give at least one key that signs tokens \
+                 (`sallyport keygen token` prints it), here or in token.key_files"
+                    .to_owned(),
+            );
+        }
+        token
+    }
+}
+
+fn read_groups(reader: &mut Reader<'_>) -> Vec<GroupConfig> {
+    let count = reader.tables("group");
+    if count == 0 {
+        reader.problem_at(
+            "group",
+            "at least one [[group]] is needed, or there is nobody to route to".into(),
+        );
+    }
+    if count > limits::GROUPS_MAX {
+        reader.problem_at(
+            "group",
+            format!("{count} groups, at most {}", limits::GROUPS_MAX),
+        );
+    }
+    let mut groups: Vec<GroupConfig> = Vec::with_capacity(count);
+    for index in 0..count {
+        let prefix = format!("group.{index}");
+        let id = reader.integer32(key(format!("{prefix}.id")), None, 1..=u32::from(u16::MAX));
+        let id = u16::try_from(id).unwrap_or(u16::MAX);
+        let name = reader.name(key(format!("{prefix}.name")), None);
+        if groups.iter().any(|group| group.id == id) {
+            reader.problem_at(
+                &format!("{prefix}.id"),
+                format!("{id} is also the id of another group"),
+            );
+        }
+        let path = format!("{prefix}.instances");
+        let instances: Vec<PeerConfig> = (0..reader.tables(&path))
+            .map(|instance| PeerConfig::read(reader, &format!("{path}.{instance}")))
+            .collect();
+        if instances.is_empty() {
+            reader.problem_at(
+                &prefix,
+                "no instances: write instances = [{ address = \"HOST:PORT\", key = \"…\" }]".into(),
+            );
+        }
+        groups.push(GroupConfig {
+            id,
+            name,
+            instances,
+        });
+    }
+    groups
+}

@@ -20,8 +20,8 @@ use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 
 pub use format::RECORD_BYTES_MAX;
-pub use store::{JOURNAL_FILE, JOURNAL_FILE_BYTES_MAX};
 use store::Store;
+pub use store::{JOURNAL_FILE, JOURNAL_FILE_BYTES_MAX};
 
 /// Batches on their way to the thread. One is in flight, and its owner collects the next one
 /// itself, so there is never a second one.

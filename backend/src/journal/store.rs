@@ -97,7 +97,11 @@ impl Store {
         }
         store.file = Some(file);
         let replay = Replay {
-            records: contents.records.iter().map(|record| record.to_vec()).collect(),
+            records: contents
+                .records
+                .iter()
+                .map(|record| record.to_vec())
+                .collect(),
             torn_bytes: contents.torn_bytes as u64,
         };
         Ok((store, replay))

@@ -66,7 +66,9 @@ fn what_was_done_is_there_after_the_next_start() {
         journal.close().await;
         let (mut journal, replay) = Journal::open(dir, 2, engine).expect("an old journal");
         assert_eq!(replay.records, [b"one", b"two"]);
-        write(&mut journal, append(1, b"three")).await.expect("room");
+        write(&mut journal, append(1, b"three"))
+            .await
+            .expect("room");
         journal.close().await;
         let (_, replay) = Journal::open(dir, 3, engine).expect("an old journal");
         assert_eq!(replay.records.len(), 3);
@@ -77,7 +79,9 @@ fn what_was_done_is_there_after_the_next_start() {
 fn a_rewrite_replaces_everything() {
     on_each_engine(async |engine, dir| {
         let (mut journal, _) = Journal::open(dir, 1, engine).expect("a new journal");
-        let long = write(&mut journal, append(1, &[7; 10_000])).await.expect("room");
+        let long = write(&mut journal, append(1, &[7; 10_000]))
+            .await
+            .expect("room");
         let rewrite = Batch {
             id: 2,
             rewrite: true,
@@ -146,8 +150,12 @@ fn a_second_owner_is_refused() {
 fn after_a_failed_write_only_a_rewrite_is_taken() {
     on_each_engine(async |engine, dir| {
         let mut journal = start(unwritable(dir), engine);
-        write(&mut journal, append(1, b"lost")).await.expect_err("not writable");
-        write(&mut journal, append(2, b"lost")).await.expect_err("broken");
+        write(&mut journal, append(1, b"lost"))
+            .await
+            .expect_err("not writable");
+        write(&mut journal, append(2, b"lost"))
+            .await
+            .expect_err("broken");
         let rewrite = Batch {
             id: 3,
             rewrite: true,
@@ -174,8 +182,12 @@ fn a_failed_rewrite_leaves_the_old_file() {
             rewrite: true,
             records: vec![b"new".to_vec()],
         };
-        write(&mut journal, rewrite(2)).await.expect_err("in the way");
-        write(&mut journal, append(3, b"lost")).await.expect_err("broken");
+        write(&mut journal, rewrite(2))
+            .await
+            .expect_err("in the way");
+        write(&mut journal, append(3, b"lost"))
+            .await
+            .expect_err("broken");
         fs::remove_dir(&obstacle).expect("an empty directory");
         journal.close().await;
         let (mut journal, replay) = Journal::open(dir, 2, engine).expect("a journal");

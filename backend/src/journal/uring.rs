@@ -39,11 +39,7 @@ pub(super) fn drive_journal(
     runtime.block_on(write_all(store, batches, done));
 }
 
-async fn write_all(
-    mut store: Store,
-    mut batches: mpsc::Receiver<Batch>,
-    done: mpsc::Sender<Done>,
-) {
+async fn write_all(mut store: Store, mut batches: mpsc::Receiver<Batch>, done: mpsc::Sender<Done>) {
     let mut file = store.file.take().map(File::from_std);
     while let Some(batch) = batches.recv().await {
         let result = if batch.rewrite {

@@ -86,7 +86,7 @@ impl Acceptor {
         allowed: &[PublicKey],
     ) -> Result<Self, EndpointError> {
         let (config, pins) = tls::server_config(identity, allowed);
-        let endpoint = endpoint::open(address, Some(config))?;
+        let endpoint = endpoint::server_endpoint(address, config, identity)?;
         Ok(Self {
             next: next_of(&endpoint),
             endpoint,

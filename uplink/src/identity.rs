@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::hmac;
 use rustls::crypto::ring::{default_provider, sign::any_eddsa_type};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::sign::SigningKey;
@@ -146,6 +147,14 @@ impl Identity {
     /// The public half, to be told to the other end.
     pub fn public_key(&self) -> PublicKey {
         self.public_key
+    }
+
+    /// A key for another purpose, which tells nothing of the seed
+    /// (HMAC-SHA-256, RFC 2104, as a pseudo-random function of the label).
+    pub(crate) fn derived_key(&self, label: &str) -> [u8; KEY_BYTES] {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.seed);
+        let tag = hmac::sign(&key, label.as_bytes());
+        std::array::from_fn(|i| tag.as_ref()[i])
     }
 
     pub(crate) fn signing_key(&self) -> Arc<dyn SigningKey> {

@@ -103,6 +103,29 @@ async fn a_killed_peer_is_noticed_and_found_again() {
 }
 
 #[tokio::test]
+async fn a_backend_killed_and_back_at_once_says_so() {
+    let victim = Victim::start(loopback());
+    let address = victim.address;
+    let mut dialer = dialer(
+        &gateway_identity(),
+        address,
+        backend_identity().public_key(),
+    );
+    let event = within(poll_fn(|cx| dialer.poll_link(cx))).await;
+    let Event::Up(mut link) = event else {
+        panic!("{event:?}");
+    };
+    victim.kill();
+    let successor = Victim::start(address);
+    let since = Instant::now();
+    // The next keep-alive is answered by a reset.
+    assert_eq!(end_of(&mut link).await, LinkError::Restarted);
+    let noticed = since.elapsed();
+    assert!(noticed <= Duration::from_secs(3), "{noticed:?}");
+    successor.kill();
+}
+
+#[tokio::test]
 async fn a_restarted_backend_is_linked_again_and_carries_records() {
     let Pair {
         mut gateway,

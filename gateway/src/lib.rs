@@ -1,2 +1,9 @@
-//! gateway
+//! The gateway: the pure core of a shard (`shard`), the I/O engines around it
+//! (`engine`), and the driver that joins the two with the uplinks (`drive`).
+//!
+//! It knows no backend: what it forwards to is a group and an address.
+
+pub mod counters;
+pub mod drive;
 pub mod engine;
+pub mod shard;

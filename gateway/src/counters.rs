@@ -1,0 +1,129 @@
+//! What a shard counts. One writer (the shard's thread) and any number of
+//! readers; a count is a plain load and store, never a locked instruction.
+//!
+//! Invariant: every drop and every close is in exactly one of these.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use protocol::reason::{CloseReason, DropReason};
+
+/// A counter or gauge with one writer.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the owning thread may call it.
+    pub fn add(&self, n: u64) {
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(n),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Sets a gauge. Only the owning thread may call it.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// The present value.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])* $name:ident: $kind:literal, $metric:literal;)*) => {
+        /// All counters of one shard.
+        #[derive(Debug)]
+        pub struct Counters {
+            drops: Box<[Counter]>,
+            closes: Box<[Counter]>,
+            $($(#[doc = $doc])* pub $name: Counter,)*
+        }
+
+        impl Default for Counters {
+            fn default() -> Self {
+                let slots = |n: usize| (0..n).map(|_| Counter::default()).collect();
+                Self {
+                    drops: slots(DropReason::ALL.len()),
+                    closes: slots(CloseReason::ALL.len()),
+                    $($name: Counter::default(),)*
+                }
+            }
+        }
+
+        /// Name, kind (`counter` or `gauge`) and help of each plain metric.
+        pub const METRICS: &[(&str, &str, &str)] = &[$(($metric, $kind, concat!($($doc),*)),)*];
+
+        impl Counters {
+            /// The values of the plain metrics, in the order of `METRICS`.
+            pub fn values(&self) -> Vec<u64> {
+                vec![$(self.$name.value(),)*]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections that are open, those that are closing included.
+    connections: "gauge", "sallyport_gateway_connections";
+    /// Sessions that are logged in.
+    sessions: "gauge", "sallyport_gateway_sessions";
+    /// Connections accepted.
+    accepted: "counter", "sallyport_gateway_accepted_total";
+    /// Handshakes done.
+    handshakes: "counter", "sallyport_gateway_handshakes_total";
+    /// Logins done.
+    logins: "counter", "sallyport_gateway_logins_total";
+    /// Frames from clients that passed every check of their envelope.
+    frames_received: "counter", "sallyport_gateway_frames_received_total";
+    /// Bytes of frames from clients.
+    bytes_received: "counter", "sallyport_gateway_received_bytes_total";
+    /// Frames sealed for clients.
+    frames_sent: "counter", "sallyport_gateway_frames_sent_total";
+    /// Bytes handed to the kernel for clients.
+    bytes_sent: "counter", "sallyport_gateway_sent_bytes_total";
+    /// Messages forwarded to backends.
+    forwarded: "counter", "sallyport_gateway_forwarded_total";
+    /// Times that reading from a client paused because it was above its rate.
+    rate_pauses: "counter", "sallyport_gateway_rate_pauses_total";
+    /// Times that reading from a client paused because a backend does not keep up.
+    uplink_pauses: "counter", "sallyport_gateway_uplink_pauses_total";
+    /// Uplinks that are up, center included.
+    uplinks_up: "gauge", "sallyport_gateway_uplinks_up";
+    /// Bytes that wait for backends.
+    uplink_queued_bytes: "gauge", "sallyport_gateway_uplink_queued_bytes";
+    /// Bytes that wait for clients, as of the last sweep.
+    send_queued_bytes: "gauge", "sallyport_gateway_send_queued_bytes";
+    /// Turns of the shard's loop.
+    turns: "counter", "sallyport_gateway_turns_total";
+    /// Time that the shard's loop was not waiting, microseconds.
+    busy_us: "counter", "sallyport_gateway_busy_us_total";
+}
+
+impl Counters {
+    /// Counts a lost frame or record: the only way to lose one.
+    pub fn drop_frame(&self, reason: DropReason) {
+        self.drops[reason as usize].add(1);
+    }
+
+    /// Counts a closed connection.
+    pub fn close(&self, reason: CloseReason) {
+        if let Some(at) = CloseReason::ALL.iter().position(|&other| other == reason) {
+            self.closes[at].add(1);
+        }
+    }
+
+    /// How many frames were lost for this reason.
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize].value()
+    }
+
+    /// How many connections were closed for this reason.
+    pub fn closes(&self, reason: CloseReason) -> u64 {
+        CloseReason::ALL
+            .iter()
+            .position(|&other| other == reason)
+            .map_or(0, |at| self.closes[at].value())
+    }
+}

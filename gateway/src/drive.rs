@@ -1,0 +1,647 @@
+//! The driver: threads with a core each, their sockets, their uplinks.
+//!
+//! It decides nothing about clients; it moves bytes and time between an engine,
+//! the links, and the shard's core. Each shard is one pinned thread with one
+//! blocking point, the reactor, which the engine wakes through its descriptor.
+
+mod uplinks;
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use protocol::ids::ShardId;
+use protocol::time::{Now, Time};
+use protocol::token::Verifier;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+use tokio::time::Sleep;
+use uplink::{DialTarget, Identity};
+
+use crate::counters::Counters;
+use crate::engine::epoll::EpollEngine;
+use crate::engine::uring::UringEngine;
+use crate::engine::{self, ClosedBy, ConnId, Engine, EngineConfig, EngineKind, Events};
+use crate::shard::{Action, Notice, Shard, ShardConfig};
+use uplinks::Uplinks;
+
+/// Events that one turn takes from the engine; bounds how long the uplinks and
+/// timers wait behind clients: about a millisecond.
+const EVENTS_PER_TURN: usize = 1_024;
+
+/// Scheduler ticks between two looks at the sockets of the uplinks. tokio's
+/// default of 61 is made for many small tasks; here a turn of the shard is one.
+const EVENT_INTERVAL: u32 = 4;
+
+/// Backlog of a listening socket; the kernel cuts it to `net.core.somaxconn`.
+const BACKLOG: i32 = 65_535;
+
+/// What a gateway process is built from.
+pub struct GatewayConfig {
+    /// What each shard is built from; its index is filled in.
+    pub shard: ShardConfig,
+    /// How many shards; at least 1.
+    pub shards: u32,
+    /// Whether each shard's thread stays on one core.
+    pub pin: bool,
+    /// `None`: io_uring where it works, else epoll.
+    pub engine: Option<EngineKind>,
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Connections at once, over all shards.
+    pub connections_max: u32,
+    /// Audience of login tokens.
+    pub audience: String,
+    /// Public keys under which login tokens may be signed.
+    pub token_keys: Vec<[u8; 32]>,
+    /// Proves this gateway to backends.
+    pub identity: Identity,
+    /// Center.
+    pub center: DialTarget,
+    /// The instances of all groups, in the order of `shard.groups`.
+    pub instances: Vec<DialTarget>,
+}
+
+impl std::fmt::Debug for GatewayConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GatewayConfig")
+            .field("listen", &self.listen)
+            .field("shards", &self.shards)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a gateway can't start, with what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The port is in use.
+    #[error(
+        "{0} is taken by another process: `ss -ltnp` shows which; stop it or choose another port"
+    )]
+    PortTaken(SocketAddr),
+    /// Any other failure of the listening socket.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// The engine was demanded and does not work here.
+    #[error("engine = \"uring\" is demanded, but {0}")]
+    UringUnavailable(String),
+    /// An engine or thread can't be made.
+    #[error("cannot start shard {shard}: {source}")]
+    Shard {
+        /// Which.
+        shard: u32,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// A token key is not an Ed25519 public key.
+    #[error("a key in [token] keys is not an Ed25519 public key")]
+    TokenKey,
+    /// No random numbers.
+    #[error("the system gives no random numbers: {0}")]
+    Random(io::Error),
+}
+
+/// A running gateway. Dropping it does not stop it; `drain` and `join` do.
+#[derive(Debug)]
+pub struct Gateway {
+    address: SocketAddr,
+    engine: EngineKind,
+    shards: Vec<RunningShard>,
+    stop: Arc<Stop>,
+}
+
+#[derive(Debug)]
+struct RunningShard {
+    counters: Arc<Counters>,
+    status: Arc<Status>,
+    thread: JoinHandle<()>,
+}
+
+/// What a shard's thread tells the others.
+#[derive(Debug, Default)]
+struct Status {
+    ready: AtomicBool,
+}
+
+/// How the others tell the shards to end.
+#[derive(Debug, Default)]
+struct Stop {
+    draining: AtomicBool,
+    now: AtomicBool,
+    wake: Vec<Notify>,
+}
+
+impl Gateway {
+    /// Binds the port, makes the engines and starts the shards.
+    ///
+    /// # Errors
+    /// `StartError`; nothing is left running.
+    pub fn start(config: GatewayConfig) -> Result<Self, StartError> {
+        let engine = choose_engine(config.engine)?;
+        let listeners = listen(config.listen, config.shards)?;
+        let address = listeners
+            .first()
+            .and_then(|listener| listener.local_addr().ok())
+            .unwrap_or(config.listen);
+        let stop = Arc::new(Stop {
+            wake: (0..config.shards).map(|_| Notify::new()).collect(),
+            ..Default::default()
+        });
+        let mut shards = Vec::new();
+        for (index, listener) in (0..config.shards).zip(listeners) {
+            let verifier = Verifier::new(config.audience.clone(), &config.token_keys)
+                .ok_or(StartError::TokenKey)?;
+            let mut seed = [0; 32];
+            fill_random(&mut seed).map_err(StartError::Random)?;
+            let counters = Arc::new(Counters::default());
+            let status = Arc::new(Status::default());
+            let setup = Setup {
+                index,
+                core: config.pin.then_some(index as usize),
+                config: ShardConfig {
+                    shard: ShardId(index),
+                    ..config.shard.clone()
+                },
+                verifier,
+                seed,
+                counters: Arc::clone(&counters),
+                status: Arc::clone(&status),
+                stop: Arc::clone(&stop),
+                listener,
+                engine: EngineConfig {
+                    connections_max: config.connections_max.div_ceil(config.shards).max(1),
+                    ..EngineConfig::default()
+                },
+                identity: config.identity.clone(),
+                targets: std::iter::once(config.center)
+                    .chain(config.instances.iter().copied())
+                    .collect(),
+            };
+            // The engine is made on the thread that uses it; its failure is
+            // told through this channel.
+            let (started, result) = std::sync::mpsc::sync_channel(1);
+            let thread = std::thread::Builder::new()
+                .name(format!("gw-{index}"))
+                .spawn(move || match engine {
+                    EngineKind::Uring => run::<UringEngine>(setup, &started),
+                    EngineKind::Epoll => run::<EpollEngine>(setup, &started),
+                })
+                .map_err(|source| StartError::Shard {
+                    shard: index,
+                    source,
+                })?;
+            shards.push(RunningShard {
+                counters,
+                status,
+                thread,
+            });
+            let outcome = result
+                .recv()
+                .unwrap_or_else(|_| Err(io::Error::other("its thread ended")));
+            if let Err(source) = outcome {
+                let gateway = Self {
+                    address,
+                    engine,
+                    shards,
+                    stop,
+                };
+                gateway.stop();
+                gateway.join();
+                return Err(StartError::Shard {
+                    shard: index,
+                    source,
+                });
+            }
+        }
+        tracing::info!(%address, engine = engine.as_str(), shards = config.shards, "gateway listens");
+        Ok(Self {
+            address,
+            engine,
+            shards,
+            stop,
+        })
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Which engine was chosen.
+    pub fn engine(&self) -> EngineKind {
+        self.engine
+    }
+
+    /// The counters of each shard.
+    pub fn counters(&self) -> Vec<Arc<Counters>> {
+        self.shards
+            .iter()
+            .map(|shard| Arc::clone(&shard.counters))
+            .collect()
+    }
+
+    /// Whether clients can log in on every shard.
+    pub fn is_ready(&self) -> bool {
+        self.shards
+            .iter()
+            .all(|shard| shard.status.ready.load(Ordering::Relaxed))
+    }
+
+    /// Readiness for another thread to ask.
+    pub fn readiness(&self) -> impl Fn() -> bool + Send + Sync + 'static {
+        let statuses: Vec<_> = self
+            .shards
+            .iter()
+            .map(|shard| Arc::clone(&shard.status))
+            .collect();
+        move || {
+            statuses
+                .iter()
+                .all(|status| status.ready.load(Ordering::Relaxed))
+        }
+    }
+
+    /// Stops accepting and tells every client to go elsewhere; `join` waits
+    /// until they have gone, a few seconds at most.
+    pub fn drain(&self) {
+        self.stop.draining.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Ends at once; clients see their connections break.
+    pub fn stop(&self) {
+        self.stop.now.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        for notify in &self.stop.wake {
+            notify.notify_one();
+        }
+    }
+
+    /// Waits until every shard has ended.
+    pub fn join(self) {
+        for shard in self.shards {
+            if shard.thread.join().is_err() {
+                tracing::error!("a shard's thread panicked");
+            }
+        }
+    }
+}
+
+fn choose_engine(wanted: Option<EngineKind>) -> Result<EngineKind, StartError> {
+    match (wanted, engine::probe()) {
+        (Some(EngineKind::Epoll), _) => Ok(EngineKind::Epoll),
+        (_, Ok(())) => Ok(EngineKind::Uring),
+        (Some(EngineKind::Uring), Err(why)) => Err(StartError::UringUnavailable(why.to_string())),
+        (None, Err(why)) => {
+            tracing::warn!(%why, "io_uring does not work here; the epoll engine is used, which costs more CPU");
+            Ok(EngineKind::Epoll)
+        }
+    }
+}
+
+/// One listening socket a shard on the same port; the kernel spreads clients.
+fn listen(address: SocketAddr, shards: u32) -> Result<Vec<TcpListener>, StartError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => StartError::PortTaken(address),
+        _ => StartError::Listen { address, source },
+    };
+    let socket = |address: SocketAddr, shared: bool| -> io::Result<socket2::Socket> {
+        let domain = socket2::Domain::for_address(address);
+        let socket =
+            socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(shared)?;
+        socket.bind(&address.into())?;
+        Ok(socket)
+    };
+    // A port shared by SO_REUSEPORT looks free to another gateway of the same
+    // user; a first bind without it tells.
+    let probe = socket(address, false).map_err(failed)?;
+    let bound = probe
+        .local_addr()
+        .map_err(failed)?
+        .as_socket()
+        .unwrap_or(address);
+    drop(probe);
+    (0..shards)
+        .map(|_| {
+            let socket = socket(bound, true)?;
+            socket.listen(BACKLOG)?;
+            Ok(socket.into())
+        })
+        .collect::<io::Result<_>>()
+        .map_err(failed)
+}
+
+fn fill_random(out: &mut [u8]) -> io::Result<()> {
+    let filled = rustix::rand::getrandom(&mut *out, rustix::rand::GetRandomFlags::empty())?;
+    if filled == out.len() {
+        Ok(())
+    } else {
+        Err(io::Error::other("too few random bytes"))
+    }
+}
+
+/// What a shard's thread is started with.
+struct Setup {
+    index: u32,
+    core: Option<usize>,
+    config: ShardConfig,
+    verifier: Verifier,
+    seed: [u8; 32],
+    counters: Arc<Counters>,
+    status: Arc<Status>,
+    stop: Arc<Stop>,
+    listener: TcpListener,
+    engine: EngineConfig,
+    identity: Identity,
+    targets: Vec<DialTarget>,
+}
+
+fn run<E: Engine>(setup: Setup, started: &std::sync::mpsc::SyncSender<io::Result<()>>) {
+    if let Some(core) = setup.core {
+        pin(core);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .event_interval(EVENT_INTERVAL)
+        .build();
+    let index = setup.index;
+    let outcome = runtime.and_then(|runtime| {
+        runtime.block_on(async {
+            let driver = ShardDriver::<E>::new(setup)?;
+            // The receiver waits; if it is gone, so is the gateway.
+            let _ = started.send(Ok(()));
+            driver.drive().await
+        })
+    });
+    if let Err(error) = outcome {
+        tracing::error!(shard = index, %error, "shard ended");
+        let _ = started.try_send(Err(error));
+    }
+}
+
+/// Keeps this thread on one core. Without the right to do so it stays movable.
+fn pin(core: usize) {
+    let allowed = match rustix::thread::sched_getaffinity(None) {
+        Ok(allowed) => allowed,
+        Err(_) => return,
+    };
+    let cores: Vec<usize> = (0..rustix::thread::CpuSet::MAX_CPU)
+        .filter(|&cpu| allowed.is_set(cpu))
+        .collect();
+    let mut set = rustix::thread::CpuSet::new();
+    if let Some(&cpu) = cores.get(core % cores.len().max(1)) {
+        set.set(cpu);
+        if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
+            tracing::debug!(%error, "cannot pin the shard's thread");
+        }
+    }
+}
+
+/// One shard with everything around it.
+struct ShardDriver<E: Engine> {
+    index: usize,
+    shard: Shard,
+    engine: E,
+    /// A second descriptor of what the engine wakes us by.
+    wake: AsyncFd<OwnedFd>,
+    uplinks: Uplinks,
+    clock: Clock,
+    counters: Arc<Counters>,
+    status: Arc<Status>,
+    stop: Arc<Stop>,
+    draining: bool,
+    sleep: Pin<Box<Sleep>>,
+    sleep_until: Option<Time>,
+}
+
+/// Reads both clocks.
+struct Clock {
+    origin: Instant,
+}
+
+impl Clock {
+    fn now(&self) -> Now {
+        let unix = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Now {
+            time: Time(self.origin.elapsed().as_micros() as u64),
+            unix_ms: unix.as_millis() as u64,
+        }
+    }
+}
+
+impl<E: Engine> ShardDriver<E> {
+    fn new(setup: Setup) -> io::Result<Self> {
+        let clock = Clock {
+            origin: Instant::now(),
+        };
+        let mut engine = E::new(&setup.engine)?;
+        engine.listen(setup.listener)?;
+        let wake = AsyncFd::register_with_interest(
+            engine.wake_fd().try_clone_to_owned()?,
+            tokio::io::Interest::READABLE,
+        )?;
+        let uplinks = Uplinks::new(&setup.identity, &setup.targets, setup.seed)?;
+        let shard = Shard::new(
+            setup.config,
+            setup.verifier,
+            setup.seed,
+            Arc::clone(&setup.counters),
+            clock.now(),
+        );
+        Ok(Self {
+            index: setup.index as usize,
+            shard,
+            engine,
+            wake,
+            uplinks,
+            clock,
+            counters: setup.counters,
+            status: setup.status,
+            stop: setup.stop,
+            draining: false,
+            sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            sleep_until: None,
+        })
+    }
+
+    async fn drive(mut self) -> io::Result<()> {
+        let stop = Arc::clone(&self.stop);
+        let mut notified = Box::pin(stop.wake[self.index].notified());
+        loop {
+            let started = Instant::now();
+            let busy = self.turn()?;
+            self.counters.turns.add(1);
+            self.counters
+                .busy_us
+                .add(started.elapsed().as_micros() as u64);
+            if self.is_over() {
+                self.uplinks.close().await;
+                return Ok(());
+            }
+            if busy {
+                // Lets QUIC's tasks run; the sockets are looked at in between.
+                tokio::task::yield_now().await;
+                poll_fn(|cx| {
+                    self.poll_uplinks(cx);
+                    Poll::Ready(())
+                })
+                .await;
+                continue;
+            }
+            self.set_sleep();
+            poll_fn(|cx| {
+                let mut awake = self.poll_uplinks(cx);
+                if let Poll::Ready(Ok(mut guard)) = self.wake.poll_read_ready(cx) {
+                    guard.clear_ready();
+                    awake = true;
+                }
+                if self.sleep_until.is_some() && self.sleep.as_mut().poll(cx).is_ready() {
+                    self.sleep_until = None;
+                    awake = true;
+                }
+                if notified.as_mut().poll(cx).is_ready() {
+                    notified.set(stop.wake[self.index].notified());
+                    awake = true;
+                }
+                if awake {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                }
+            })
+            .await;
+        }
+    }
+
+    /// One turn: what arrived goes into the core, what it wants goes out.
+    /// Whether there is more to do already.
+    fn turn(&mut self) -> io::Result<bool> {
+        let now = self.clock.now();
+        let mut sink = Sink {
+            shard: &mut self.shard,
+            now,
+        };
+        let events = self.engine.poll(&mut sink, EVENTS_PER_TURN)?;
+        if self.stop.draining.load(Ordering::Relaxed) && !self.draining {
+            self.draining = true;
+            self.engine.stop_listening();
+            self.shard.handle_drain();
+        }
+        self.shard.handle_timeout(now);
+        while let Some((conn, buffer)) = self.shard.poll_send() {
+            if let Err(buffer) = self.engine.send(conn, buffer) {
+                // The connection is ending; `closed` follows.
+                self.shard.handle_sent(conn, buffer);
+            }
+        }
+        while let Some(action) = self.shard.poll_action() {
+            self.act(action);
+        }
+        self.uplinks.collect(&mut self.shard);
+        self.status
+            .ready
+            .store(self.shard.is_ready(), Ordering::Relaxed);
+        let more = self.engine.flush()?;
+        Ok(more
+            || events >= EVENTS_PER_TURN
+            || self.shard.poll_timeout().is_some_and(|at| at <= now.time))
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Close(conn) => self.engine.close(conn),
+            Action::ShutdownWrite(conn) => self.engine.shutdown_write(conn),
+            Action::Pause(conn) => self.engine.pause(conn),
+            Action::Resume(conn) => self.engine.resume(conn),
+            Action::CloseUplink(uplink) => self.uplinks.refuse(uplink),
+            Action::Notice(notice) => self.log(&notice),
+        }
+    }
+
+    fn log(&self, notice: &Notice) {
+        let shard = self.index;
+        match notice {
+            Notice::UplinkUp { uplink, instance } => {
+                let address = self.uplinks.address(*uplink);
+                tracing::info!(shard, instance, %address, "uplink is up");
+            }
+            Notice::UplinkRefused { uplink, why } => {
+                let address = self.uplinks.address(*uplink);
+                tracing::error!(shard, %address, why, "uplink refused");
+            }
+            Notice::LeaseLost => {
+                tracing::error!(
+                    shard,
+                    "center did not renew the lease in time: all sessions are closed"
+                );
+            }
+        }
+    }
+
+    /// Gives the links what was appended and takes what came. Whether anything
+    /// came.
+    fn poll_uplinks(&mut self, cx: &mut std::task::Context<'_>) -> bool {
+        let now = self.clock.now();
+        self.uplinks.poll(cx, now, &mut self.shard)
+    }
+
+    fn set_sleep(&mut self) {
+        let wanted = self.shard.poll_timeout();
+        if wanted != self.sleep_until
+            && let Some(at) = wanted
+        {
+            let deadline = self.clock.origin + Duration::from_micros(at.0);
+            self.sleep.as_mut().reset(deadline.into());
+        }
+        self.sleep_until = wanted;
+    }
+
+    fn is_over(&self) -> bool {
+        self.stop.now.load(Ordering::Relaxed) || (self.draining && self.shard.connections() == 0)
+    }
+}
+
+/// Hands the engine's events to the core.
+struct Sink<'a> {
+    shard: &'a mut Shard,
+    now: Now,
+}
+
+impl Events for Sink<'_> {
+    fn accepted(&mut self, conn: ConnId, peer: Option<SocketAddr>) {
+        self.shard.handle_accepted(self.now, conn, peer);
+    }
+
+    fn connected(&mut self, _conn: ConnId, _result: io::Result<()>) {}
+
+    fn received(&mut self, conn: ConnId, data: &mut [u8]) {
+        self.shard.handle_received(self.now, conn, data);
+    }
+
+    fn sent(&mut self, conn: ConnId, buffer: Vec<u8>, _result: io::Result<()>) {
+        self.shard.handle_sent(conn, buffer);
+    }
+
+    fn closed(&mut self, conn: ConnId, _why: ClosedBy) {
+        self.shard.handle_closed(self.now, conn);
+    }
+}

@@ -1,0 +1,566 @@
+//! The core of a gateway shard: connections, sessions, uplinks, and every
+//! check between them. A deterministic state machine: bytes, records and time
+//! go in, bytes, records and actions come out.
+//!
+//! Call order, once a turn of the driver's loop: any number of `handle_*`, then
+//! `handle_timeout`, then `poll_send`, `poll_action` and `poll_uplink` until
+//! each is exhausted, and `poll_timeout` for the next deadline. Time only moves
+//! forward.
+//!
+//! Invariants:
+//! - Nothing in here reads a clock, a socket or a random source; the ephemeral
+//!   keys come from a generator seeded by the driver.
+//! - No input of a peer makes it panic, and what a peer can make it keep is
+//!   bounded: before login one frame of at most 4 KiB and under 1 KiB of state,
+//!   after it one frame and `send_queue_bytes_max`.
+//! - A frame is lost only through `Counters::drop_frame`, a connection only
+//!   through `close`.
+
+mod backend_side;
+mod client_side;
+mod connection;
+mod session;
+mod uplinks;
+mod wheel;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use protocol::body::Body;
+use protocol::buffers::Buffers;
+use protocol::check::{Bucket, Rate};
+use protocol::cipher::RekeyPolicy;
+use protocol::compress::Scratch;
+use protocol::handshake::{self, StaticKey};
+use protocol::ids::{GroupId, SessionId, ShardId};
+use protocol::reason::{CloseReason, Fault};
+use protocol::time::{Now, Time};
+use protocol::token::Verifier;
+use rand_chacha::ChaCha20Rng;
+use rand_core::{RngCore, SeedableRng};
+use rustc_hash::FxHashMap;
+
+use crate::counters::Counters;
+use crate::engine::ConnId;
+use connection::{Connection, Phase};
+use uplinks::Uplink;
+use wheel::Wheel;
+
+/// How long, ms, a connection that was told CLOSE may take to read it. One
+/// round trip across the world and a retransmission.
+const CLOSING_MS: u64 = 1_000;
+
+/// Connections that one sweep (opening sessions at a backend, closing all)
+/// visits in a turn: about a millisecond.
+const SWEEP_PER_TURN: usize = 512;
+
+/// What the log wants to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// An uplink's hellos are exchanged.
+    UplinkUp {
+        /// Which.
+        uplink: usize,
+        /// The instance's name.
+        instance: String,
+    },
+    /// The backend is not what the configuration says; its link is closed.
+    UplinkRefused {
+        /// Which.
+        uplink: usize,
+        /// What to do.
+        why: String,
+    },
+    /// Center did not renew the lease in time; sessions are being closed.
+    LeaseLost,
+}
+
+/// What the driver is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Close the connection at once.
+    Close(ConnId),
+    /// End the sending direction: everything was handed over.
+    ShutdownWrite(ConnId),
+    /// Stop reading.
+    Pause(ConnId),
+    /// Read again.
+    Resume(ConnId),
+    /// Close this uplink's link; it will be dialled again.
+    CloseUplink(usize),
+    /// Write this to the log.
+    Notice(Notice),
+}
+
+/// A group of backends.
+#[derive(Clone, Debug)]
+pub struct GroupConfig {
+    /// The routing key.
+    pub group: GroupId,
+    /// How many instances are configured; their uplinks follow those of the
+    /// groups before, after center's, which is uplink 0.
+    pub instances: usize,
+}
+
+/// What a shard is built from.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    /// The gateway's name, unique among gateways.
+    pub gateway: String,
+    /// Which shard this is.
+    pub shard: ShardId,
+    /// Drawn at random when the process started.
+    pub boot: u64,
+    /// The key that clients pin.
+    pub key: StaticKey,
+    /// Groups that clients may talk to.
+    pub groups: Vec<GroupConfig>,
+    /// Sessions at once.
+    pub sessions_max: usize,
+    /// Connections at once that are not logged in.
+    pub connections_before_login_max: usize,
+    /// From accept to finished handshake, ms.
+    pub handshake_timeout_ms: u32,
+    /// From accept to finished login, ms.
+    pub login_timeout_ms: u32,
+    /// A client silent for so long, ms, sends PING.
+    pub heartbeat_interval_ms: u32,
+    /// A connection silent for so long, ms, is closed.
+    pub idle_timeout_ms: u32,
+    /// Frames that a connection may send.
+    pub frames: Rate,
+    /// Bytes that a connection may send.
+    pub bytes: Rate,
+    /// Bytes that wait for one client; above it the client is too slow.
+    pub send_queue_bytes_max: usize,
+    /// Bytes that wait for one backend; above it, who sends to it is paused.
+    pub uplink_queue_bytes_max: usize,
+    /// When the shard changes the keys it sends under.
+    pub rekey: RekeyPolicy,
+    /// Payloads from this size on are compressed where that shrinks them.
+    pub compress_bytes_min: usize,
+}
+
+/// One shard.
+pub struct Shard {
+    config: ShardConfig,
+    verifier: Verifier,
+    random: ChaCha20Rng,
+    counters: Arc<Counters>,
+    buffers: Buffers,
+    scratch: Scratch,
+    /// By the index of their id.
+    connections: Vec<Option<Box<Connection>>>,
+    connections_open: usize,
+    sessions: FxHashMap<SessionId, ConnId>,
+    /// Claims at center, at most one a connection before login.
+    claims: FxHashMap<u64, ConnId>,
+    next_claim: u64,
+    uplinks: Vec<Uplink>,
+    /// For each group, in the order of the configuration: its first uplink.
+    group_first_uplink: Vec<usize>,
+    wheel: Wheel,
+    due: Vec<ConnId>,
+    /// Connections whose reading is to start again, by when.
+    rate_pauses: BinaryHeap<Reverse<(Time, ConnId)>>,
+    /// Connections with bytes to send; each at most once (`listed`).
+    to_send: VecDeque<ConnId>,
+    actions: VecDeque<Action>,
+    lease: session::Lease,
+    /// Some sessions are to be opened at a backend: the next index to look at.
+    binding_sweep: Option<usize>,
+    /// All connections are to be closed for this reason: the next index.
+    closing_sweep: Option<(CloseReason, usize)>,
+    draining: bool,
+}
+
+impl std::fmt::Debug for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shard")
+            .field("shard", &self.config.shard)
+            .field("connections", &self.connections_open)
+            .field("sessions", &self.sessions.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shard {
+    /// A shard without connections. `seed` must be fresh and secret: all
+    /// ephemeral keys come from it.
+    pub fn new(
+        config: ShardConfig,
+        verifier: Verifier,
+        seed: [u8; 32],
+        counters: Arc<Counters>,
+        now: Now,
+    ) -> Self {
+        let mut uplinks = vec![Uplink::new(None)];
+        let mut group_first_uplink = Vec::with_capacity(config.groups.len());
+        for (index, group) in config.groups.iter().enumerate() {
+            group_first_uplink.push(uplinks.len());
+            uplinks.extend((0..group.instances).map(|_| Uplink::new(Some(index))));
+        }
+        Self {
+            verifier,
+            random: ChaCha20Rng::from_seed(seed),
+            counters,
+            buffers: Buffers::default(),
+            scratch: Scratch::default(),
+            connections: Vec::new(),
+            connections_open: 0,
+            sessions: FxHashMap::default(),
+            claims: FxHashMap::default(),
+            next_claim: 1,
+            uplinks,
+            group_first_uplink,
+            wheel: Wheel::new(now.time),
+            due: Vec::new(),
+            rate_pauses: BinaryHeap::new(),
+            to_send: VecDeque::new(),
+            actions: VecDeque::new(),
+            lease: session::Lease::default(),
+            binding_sweep: None,
+            closing_sweep: None,
+            draining: false,
+            config,
+        }
+    }
+
+    /// What this shard counts.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Sessions that are logged in.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Connections that are open, those that are closing included.
+    pub fn connections(&self) -> usize {
+        self.connections_open
+    }
+
+    /// Uplinks of this shard: center's, then one for each configured instance.
+    pub fn uplinks(&self) -> usize {
+        self.uplinks.len()
+    }
+
+    /// Whether new clients can log in: center and an instance of each group
+    /// are there.
+    pub fn is_ready(&self) -> bool {
+        !self.draining
+            && self.uplinks[uplinks::CENTER].up
+            && (0..self.config.groups.len())
+                .all(|group| self.uplinks_of(group).any(|at| self.uplinks[at].up))
+    }
+
+    /// A client was accepted.
+    pub fn handle_accepted(&mut self, now: Now, id: ConnId, peer: Option<SocketAddr>) {
+        let index = id.index as usize;
+        if index >= self.connections.len() {
+            self.connections.resize_with(index + 1, || None);
+        }
+        self.counters.accepted.add(1);
+        self.connections_open += 1;
+        self.counters.connections.set(self.connections_open as u64);
+        self.connections[index] = Some(Box::new(Connection {
+            id,
+            peer,
+            phase: Phase::Hello,
+            ciphers: None,
+            reassembly: Default::default(),
+            frames: Bucket::full(self.config.frames, now.time),
+            bytes: Bucket::full(self.config.bytes, now.time),
+            since: now.time,
+            heard_at: now.time,
+            timestamp_failures: 0,
+            out: Vec::new(),
+            in_flight_bytes: 0,
+            listed: false,
+            rate_paused: false,
+            uplink_paused: false,
+            shut: false,
+        }));
+        let before_login = self.connections_open - self.sessions.len();
+        if before_login > self.config.connections_before_login_max || self.draining {
+            let reason = if self.draining {
+                CloseReason::Draining
+            } else {
+                CloseReason::Full
+            };
+            self.close(now, id, reason);
+            return;
+        }
+        self.wheel.insert(
+            id,
+            now.time
+                .after_ms(u64::from(self.config.handshake_timeout_ms)),
+        );
+    }
+
+    /// The engine has closed the connection; nothing about it follows.
+    pub fn handle_closed(&mut self, now: Now, id: ConnId) {
+        let Some(mut connection) = self.take(id) else {
+            return;
+        };
+        self.connections_open -= 1;
+        self.counters.connections.set(self.connections_open as u64);
+        if !matches!(connection.phase, Phase::Closing) {
+            self.counters.close(CloseReason::PeerClosed);
+            self.end_session(now, &mut connection, CloseReason::PeerClosed);
+        }
+        connection.reassembly.release(&mut self.buffers);
+        self.buffers.give(std::mem::take(&mut connection.out));
+    }
+
+    /// A buffer that `poll_send` gave out has been handed to the kernel, or
+    /// failed (then `handle_closed` follows).
+    pub fn handle_sent(&mut self, id: ConnId, buffer: Vec<u8>) {
+        self.counters.bytes_sent.add(buffer.len() as u64);
+        self.buffers.give(buffer);
+        if let Some(connection) = self.connection(id) {
+            connection.in_flight_bytes = 0;
+            self.list_for_send(id);
+        }
+    }
+
+    /// The process is to end: clients are told to go elsewhere.
+    pub fn handle_drain(&mut self) {
+        self.draining = true;
+        self.closing_sweep = Some((CloseReason::Draining, 0));
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Now) {
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.expire(now.time, &mut due);
+        for id in due.drain(..) {
+            self.handle_deadline(now, id);
+        }
+        self.due = due;
+        while let Some(&Reverse((at, id))) = self.rate_pauses.peek()
+            && at <= now.time
+        {
+            self.rate_pauses.pop();
+            if let Some(connection) = self.connection(id) {
+                connection.rate_paused = false;
+                if !connection.uplink_paused {
+                    self.actions.push_back(Action::Resume(id));
+                }
+            }
+        }
+        self.handle_lease(now);
+        self.sweep(now);
+    }
+
+    fn handle_deadline(&mut self, now: Now, id: ConnId) {
+        let ShardConfig {
+            handshake_timeout_ms,
+            login_timeout_ms,
+            idle_timeout_ms,
+            ..
+        } = self.config;
+        let Some(connection) = self.connection(id) else {
+            return;
+        };
+        let (deadline, reason) = match connection.phase {
+            Phase::Hello => (
+                connection.since.after_ms(u64::from(handshake_timeout_ms)),
+                CloseReason::HandshakeTimeout,
+            ),
+            Phase::Login => (
+                connection.since.after_ms(u64::from(login_timeout_ms)),
+                CloseReason::LoginTimeout,
+            ),
+            Phase::Claiming(_) => (
+                connection.since.after_ms(u64::from(login_timeout_ms)),
+                CloseReason::CenterUnavailable,
+            ),
+            Phase::Session(_) => (
+                connection.heard_at.after_ms(u64::from(idle_timeout_ms)),
+                CloseReason::IdleTimeout,
+            ),
+            Phase::Closing => {
+                if now.time >= connection.since.after_ms(CLOSING_MS) {
+                    self.actions.push_back(Action::Close(id));
+                    return;
+                }
+                (
+                    connection.since.after_ms(CLOSING_MS),
+                    CloseReason::PeerClosed,
+                )
+            }
+        };
+        if now.time >= deadline {
+            self.close(now, id, reason);
+        } else {
+            self.wheel.insert(id, deadline);
+        }
+    }
+
+    /// Work that is spread over turns.
+    fn sweep(&mut self, now: Now) {
+        if let Some((reason, from)) = self.closing_sweep {
+            let to = (from + SWEEP_PER_TURN).min(self.connections.len());
+            for index in from..to {
+                let wanted = self.connections[index].as_ref().filter(|connection| {
+                    reason == CloseReason::Draining || connection.session().is_some()
+                });
+                if let Some(id) = wanted.map(|connection| connection.id) {
+                    self.close(now, id, reason);
+                }
+            }
+            self.closing_sweep = (to < self.connections.len()).then_some((reason, to));
+        }
+        if let Some(from) = self.binding_sweep {
+            let to = (from + SWEEP_PER_TURN).min(self.connections.len());
+            for index in from..to {
+                if let Some(mut connection) = self.connections[index].take() {
+                    self.bind_session(&mut connection);
+                    self.connections[index] = Some(connection);
+                }
+            }
+            self.binding_sweep = (to < self.connections.len()).then_some(to);
+        }
+    }
+
+    /// When `handle_timeout` wants to be called.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        if self.binding_sweep.is_some() || self.closing_sweep.is_some() {
+            return Some(Time(0));
+        }
+        let pauses = self.rate_pauses.peek().map(|Reverse((at, _))| *at);
+        [self.wheel.next(), pauses, self.lease_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// The next thing for the driver to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The next buffer to send. The engine has at most one of a connection;
+    /// `handle_sent` gives it back.
+    pub fn poll_send(&mut self) -> Option<(ConnId, Vec<u8>)> {
+        while let Some(id) = self.to_send.pop_front() {
+            let Some(connection) = Self::at(&mut self.connections, id) else {
+                continue;
+            };
+            connection.listed = false;
+            if connection.in_flight_bytes > 0 {
+                continue;
+            }
+            if connection.out.is_empty() {
+                if matches!(connection.phase, Phase::Closing) && !connection.shut {
+                    connection.shut = true;
+                    self.actions.push_back(Action::ShutdownWrite(id));
+                }
+                continue;
+            }
+            let buffer = std::mem::take(&mut connection.out);
+            connection.in_flight_bytes = buffer.len() as u32;
+            return Some((id, buffer));
+        }
+        None
+    }
+
+    fn list_for_send(&mut self, id: ConnId) {
+        if let Some(connection) = Self::at(&mut self.connections, id)
+            && !connection.listed
+        {
+            connection.listed = true;
+            self.to_send.push_back(id);
+        }
+    }
+
+    /// Ends a connection: its session, then the connection, telling the client
+    /// why where the stream can still carry it.
+    fn close(&mut self, now: Now, id: ConnId, reason: CloseReason) {
+        let Some(mut connection) = self.take(id) else {
+            return;
+        };
+        if matches!(connection.phase, Phase::Closing) {
+            self.connections[id.index as usize] = Some(connection);
+            return;
+        }
+        self.counters.close(reason);
+        self.end_session(now, &mut connection, reason);
+        let handshaking = matches!(connection.phase, Phase::Hello);
+        connection.phase = Phase::Closing;
+        connection.since = now.time;
+        connection.reassembly.release(&mut self.buffers);
+        let silent = reason == CloseReason::SlowConsumer
+            || (handshaking && reason == CloseReason::HandshakeTimeout);
+        if silent {
+            // Nothing more gets through, or nobody ever spoke.
+            self.buffers.give(std::mem::take(&mut connection.out));
+            self.actions.push_back(Action::Close(id));
+        } else {
+            if connection.out.capacity() == 0 {
+                connection.out = self.buffers.take();
+            }
+            if handshaking {
+                handshake::reject(reason, now.time.wire_ms(), &mut connection.out);
+            } else {
+                // A peer that broke the rules is told what it broke, no more.
+                let retry_after_ms = if reason.fault() == Fault::Ours {
+                    1_000
+                } else {
+                    0
+                };
+                connection.seal(
+                    now.time,
+                    &Body::Close {
+                        reason: reason as u16,
+                        retry_after_ms,
+                        text: reason.text(),
+                    },
+                );
+            }
+            if connection.rate_paused || connection.uplink_paused {
+                // Read on, so that what lies there does not turn our FIN into a reset.
+                connection.rate_paused = false;
+                connection.uplink_paused = false;
+                self.actions.push_back(Action::Resume(id));
+            }
+            self.wheel.insert(id, now.time.after_ms(CLOSING_MS));
+        }
+        self.connections[id.index as usize] = Some(connection);
+        if !silent {
+            self.list_for_send(id);
+        }
+    }
+
+    fn at(connections: &mut [Option<Box<Connection>>], id: ConnId) -> Option<&mut Connection> {
+        let slot = connections.get_mut(id.index as usize)?;
+        slot.as_deref_mut().filter(|connection| connection.id == id)
+    }
+
+    fn connection(&mut self, id: ConnId) -> Option<&mut Connection> {
+        Self::at(&mut self.connections, id)
+    }
+
+    /// Takes a connection out of its slot; put it back, or it is gone.
+    fn take(&mut self, id: ConnId) -> Option<Box<Connection>> {
+        let slot = self.connections.get_mut(id.index as usize)?;
+        if slot.as_ref().is_some_and(|connection| connection.id == id) {
+            slot.take()
+        } else {
+            None
+        }
+    }
+
+    fn ephemeral(&mut self) -> [u8; 32] {
+        let mut secret = [0; 32];
+        self.random.fill_bytes(&mut secret);
+        secret
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,239 @@
+//! What comes from backends: hellos and control messages, and the records that
+//! are sealed for clients.
+
+use prost::Message;
+use protocol::body::{Body, Lane, MessageKind};
+use protocol::client::compressed;
+use protocol::control::{self, BackendHello, ToShard, to_backend, to_shard};
+use protocol::ids::{Fence, SessionId};
+use protocol::limits::{MESSAGE_HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use protocol::reason::{CloseReason, DropReason};
+use protocol::time::Now;
+use protocol::uplink::{self, Record};
+
+use super::connection::Binding;
+use super::uplinks::{CENTER, Uplink};
+use super::{Action, Notice, Shard};
+
+impl Uplink {
+    /// Whether a session with this binding is open here.
+    pub(super) fn holds(&self, binding: &Binding) -> bool {
+        self.up && binding.epoch == self.epoch
+    }
+}
+
+impl Shard {
+    /// The streams of an uplink stand.
+    pub fn handle_uplink_connected(&mut self, uplink: usize) {
+        let hello = control::ShardHello {
+            version: uplink::VERSION,
+            gateway: self.config.gateway.clone(),
+            shard: self.config.shard.0,
+            boot: self.config.boot,
+        };
+        if let Some(uplink) = self.uplinks.get_mut(uplink) {
+            uplink.reset();
+            uplink.connected = true;
+            uplink.control(to_backend::Message::Hello(hello));
+        }
+    }
+
+    /// An uplink's link is gone. Sessions stay; their groups are down until it,
+    /// or another instance, is there.
+    pub fn handle_uplink_lost(&mut self, at: usize) {
+        let Some(uplink) = self.uplinks.get_mut(at) else {
+            return;
+        };
+        uplink.reset();
+        let waiting = std::mem::take(&mut uplink.waiting);
+        self.resume_waiting(&waiting);
+        if at != CENTER {
+            self.binding_sweep = Some(0);
+        }
+        self.count_uplinks();
+    }
+
+    /// A control message from a backend.
+    pub fn handle_uplink_control(&mut self, now: Now, at: usize, message: &[u8]) {
+        let decoded = ToShard::decode(message)
+            .ok()
+            .and_then(|message| message.message);
+        let Some(message) = decoded else {
+            self.refuse_uplink(at, "it sent a control message that does not decode".into());
+            return;
+        };
+        if let to_shard::Message::Hello(hello) = message {
+            self.handle_backend_hello(now, at, &hello);
+        } else if at == CENTER && self.uplinks[at].up {
+            match message {
+                to_shard::Message::ClaimGranted(granted) => {
+                    self.handle_claim_granted(now, &granted)
+                }
+                to_shard::Message::ClaimRefused(refused) => {
+                    self.handle_claim_refused(now, &refused)
+                }
+                to_shard::Message::Renewed(renewed) => self.handle_renewed(renewed.renewal),
+                to_shard::Message::Revoke(revoke) => {
+                    self.handle_revoke(now, SessionId(revoke.session), Fence(revoke.fence));
+                }
+                to_shard::Message::Hello(_) => {}
+            }
+        } else {
+            self.refuse_uplink(
+                at,
+                "it sent what only center may send, after its hello".into(),
+            );
+        }
+    }
+
+    fn handle_backend_hello(&mut self, now: Now, at: usize, hello: &BackendHello) {
+        let Some(uplink) = self.uplinks.get_mut(at) else {
+            return;
+        };
+        let wanted = uplink
+            .group
+            .map_or(0, |group| u32::from(self.config.groups[group].group.0));
+        if hello.version != uplink::VERSION {
+            let why = format!(
+                "it speaks version {} of the uplink, not {}",
+                hello.version,
+                uplink::VERSION
+            );
+            return self.refuse_uplink(at, why);
+        }
+        if hello.group != wanted {
+            let why = format!(
+                "`{}` serves group {}, but the configuration says {wanted} (0 is center): correct the address or the group",
+                hello.instance, hello.group
+            );
+            return self.refuse_uplink(at, why);
+        }
+        uplink.up = true;
+        uplink.wants_address = hello.wants_address;
+        self.actions.push_back(Action::Notice(Notice::UplinkUp {
+            uplink: at,
+            instance: hello.instance.clone(),
+        }));
+        self.count_uplinks();
+        if at == CENTER {
+            self.handle_center_up(now, hello.lease_ms);
+        } else {
+            self.binding_sweep = Some(0);
+        }
+    }
+
+    fn refuse_uplink(&mut self, at: usize, why: String) {
+        self.actions
+            .push_back(Action::Notice(Notice::UplinkRefused { uplink: at, why }));
+        self.actions.push_back(Action::CloseUplink(at));
+    }
+
+    fn count_uplinks(&self) {
+        self.counters
+            .uplinks_up
+            .set(self.uplinks.iter().filter(|uplink| uplink.up).count() as u64);
+    }
+
+    /// A run of whole records from a backend.
+    pub fn handle_uplink_records(&mut self, now: Now, at: usize, mut run: &[u8]) {
+        loop {
+            match uplink::next(&mut run) {
+                Ok(Some((session, Record::Data(body)))) => self.handle_data(now, at, session, body),
+                Ok(Some((session, Record::Kick { fence, reason }))) => {
+                    let reason = CloseReason::from_code(reason).unwrap_or(CloseReason::Kicked);
+                    self.close_session(now, session, fence, reason);
+                }
+                Ok(Some(_)) | Err(_) => {
+                    self.counters.drop_frame(DropReason::BadRecord);
+                    self.refuse_uplink(
+                        at,
+                        "it sent a record that is malformed or not a backend's".into(),
+                    );
+                    return;
+                }
+                Ok(None) => return,
+            }
+        }
+    }
+
+    /// A message body for a client.
+    fn handle_data(&mut self, now: Now, at: usize, session_id: SessionId, bytes: &[u8]) {
+        let Some(&id) = self.sessions.get(&session_id) else {
+            self.counters.drop_frame(DropReason::SessionGone);
+            let stream = uplink::stream_of(session_id);
+            uplink::encode(session_id, &Record::Gone, self.uplinks[at].stream(stream));
+            return;
+        };
+        let Ok(body) = Body::decode(bytes) else {
+            self.counters.drop_frame(DropReason::BadRecord);
+            return;
+        };
+        let (group, lane, message) = match body {
+            Body::Sync(sync) => (sync.group, Lane::Reliable, None),
+            Body::Ack { group, .. } => (group, Lane::Reliable, None),
+            Body::Message { header, payload } if header.kind != MessageKind::Request => {
+                (header.group, header.lane, Some((header, payload)))
+            }
+            _ => {
+                self.counters.drop_frame(DropReason::BadRecord);
+                return;
+            }
+        };
+        let expected = self.uplinks[at]
+            .group
+            .filter(|&index| self.config.groups[index].group == group);
+        let Some(connection) = Self::at(&mut self.connections, id) else {
+            return;
+        };
+        let bound = expected.is_some_and(|index| {
+            connection
+                .session()
+                .and_then(|session| session.bindings.get(index))
+                .is_some_and(|binding| {
+                    binding.uplink == Some(at as u16) && self.uplinks[at].holds(binding)
+                })
+        });
+        if !bound {
+            self.counters.drop_frame(DropReason::WrongGroup);
+            return;
+        }
+        if connection.queued_bytes() + bytes.len() > self.config.send_queue_bytes_max {
+            if lane == Lane::Reliable {
+                self.close(now, id, CloseReason::SlowConsumer);
+            } else {
+                self.counters.drop_frame(DropReason::SendQueueFull);
+            }
+            return;
+        }
+        if connection.out.capacity() == 0 {
+            connection.out = self.buffers.take();
+        }
+        let Some(ciphers) = &mut connection.ciphers else {
+            return;
+        };
+        match message {
+            Some((header, payload)) => {
+                let (flags, payload) =
+                    compressed(payload, self.config.compress_bytes_min, &mut self.scratch);
+                if payload.len() > PAYLOAD_BYTES_MAX {
+                    self.counters.drop_frame(DropReason::BadRecord);
+                    return;
+                }
+                let head = &bytes[..header.encoded_bytes().min(MESSAGE_HEADER_BYTES_MAX)];
+                ciphers
+                    .sealer
+                    .seal(now.time, flags, &mut connection.out, |out| {
+                        out.extend_from_slice(head);
+                        out.extend_from_slice(payload);
+                    });
+            }
+            None => ciphers
+                .sealer
+                .seal(now.time, 0, &mut connection.out, |out| {
+                    out.extend_from_slice(bytes)
+                }),
+        }
+        self.counters.frames_sent.add(1);
+        self.list_for_send(id);
+    }
+}

@@ -1,0 +1,344 @@
+//! What comes from clients: bytes to frames, frames through the checks,
+//! messages to their backend.
+
+use std::cmp::Reverse;
+
+use protocol::body::{BadBody, Body, Lane, MessageHeader, MessageKind};
+use protocol::check::{self, Age, Charged, ClockOffset};
+use protocol::cipher::{Opener, Sealer};
+use protocol::frame::{FLAG_COMPRESSED, Header};
+use protocol::handshake::{self, Parameters};
+use protocol::ids::GroupId;
+use protocol::limits::{
+    FRAME_BYTES_MAX, HELLO_FRAME_BYTES_MAX, LOGIN_FRAME_BYTES_MAX, TIMESTAMP_FAILURES_MAX,
+};
+use protocol::reason::{CloseReason, DropReason};
+use protocol::time::Now;
+use protocol::uplink;
+
+use super::connection::{Ciphers, Connection, Phase};
+use super::{Action, Shard};
+use crate::engine::ConnId;
+
+/// Where the bytes of one message lie: its body in the frame, and its header
+/// decoded.
+struct Forward<'a> {
+    header: Option<MessageHeader>,
+    body: &'a [u8],
+    compressed: bool,
+}
+
+impl Shard {
+    /// Bytes from a client; frames are opened in place.
+    pub fn handle_received(&mut self, now: Now, id: ConnId, mut data: &mut [u8]) {
+        let Some(mut connection) = self.take(id) else {
+            return;
+        };
+        self.counters.bytes_received.add(data.len() as u64);
+        let mut end = None;
+        if matches!(connection.phase, Phase::Closing) {
+            self.counters.drop_frame(DropReason::AfterClose);
+        } else {
+            connection.heard_at = now.time;
+            let mut reassembly = std::mem::take(&mut connection.reassembly);
+            let mut pause_us = 0;
+            while end.is_none() {
+                let frame_bytes_max = match connection.phase {
+                    Phase::Hello => HELLO_FRAME_BYTES_MAX,
+                    Phase::Session(_) => FRAME_BYTES_MAX,
+                    _ => LOGIN_FRAME_BYTES_MAX,
+                };
+                match reassembly.next(&mut data, frame_bytes_max, &mut self.buffers) {
+                    Ok(Some(frame)) => {
+                        end = self
+                            .handle_frame(now, &mut connection, frame, &mut pause_us)
+                            .err();
+                    }
+                    Ok(None) => break,
+                    Err(_) => end = Some(CloseReason::BadLength),
+                }
+            }
+            connection.reassembly = reassembly;
+            if pause_us > 0 && end.is_none() && !connection.rate_paused {
+                connection.rate_paused = true;
+                self.counters.rate_pauses.add(1);
+                self.rate_pauses.push(Reverse((now.time + pause_us, id)));
+                self.actions.push_back(Action::Pause(id));
+            }
+        }
+        let sends = !connection.out.is_empty();
+        self.connections[id.index as usize] = Some(connection);
+        if sends {
+            self.list_for_send(id);
+        }
+        if let Some(reason) = end {
+            self.close(now, id, reason);
+        }
+    }
+
+    /// One whole frame, whose length is within its bounds.
+    fn handle_frame(
+        &mut self,
+        now: Now,
+        connection: &mut Connection,
+        frame: &mut [u8],
+        pause_us: &mut u64,
+    ) -> Result<(), CloseReason> {
+        let frames = connection.frames.charge(self.config.frames, 1, now.time);
+        let bytes = connection
+            .bytes
+            .charge(self.config.bytes, frame.len() as u32, now.time);
+        let mut above = false;
+        for charged in [frames, bytes] {
+            match charged {
+                Charged::Within => {}
+                Charged::Above { pause_us: pause } => {
+                    above = true;
+                    *pause_us = pause.max(*pause_us);
+                }
+                Charged::FarAbove => return Err(CloseReason::RateExceeded),
+            }
+        }
+        let Some(ciphers) = &mut connection.ciphers else {
+            return self.handle_hello(now, connection, frame);
+        };
+        let opened = check::open(frame, &mut ciphers.opener, &mut ciphers.clock, now.time)?;
+        self.counters.frames_received.add(1);
+        let compressed = opened.flags & FLAG_COMPRESSED != 0;
+        let body = match Body::decode(opened.body) {
+            Ok(body) => body,
+            Err(BadBody::UnknownKind(_)) => {
+                self.counters.drop_frame(DropReason::UnknownKind);
+                return Ok(());
+            }
+            Err(BadBody::Malformed) => return Err(CloseReason::BadBody),
+        };
+        let lane = match body {
+            Body::Message { header, .. } => header.lane,
+            _ if compressed => return Err(CloseReason::BadBody),
+            _ => Lane::Reliable,
+        };
+        if !self.check_age(connection, opened.age, lane)? {
+            return Ok(());
+        }
+        if above && lane != Lane::Reliable {
+            self.counters.drop_frame(DropReason::RateUnreliable);
+            return Ok(());
+        }
+        self.handle_body(now, connection, body, opened.body, compressed)
+    }
+
+    /// Whether the frame goes on; a reliable one does, until too many in a row
+    /// were old or from the future.
+    fn check_age(
+        &self,
+        connection: &mut Connection,
+        age: Age,
+        lane: Lane,
+    ) -> Result<bool, CloseReason> {
+        match (age, lane) {
+            (Age::Fresh, _) => {
+                connection.timestamp_failures = 0;
+                Ok(true)
+            }
+            (_, Lane::Reliable) => {
+                connection.timestamp_failures += 1;
+                if connection.timestamp_failures > TIMESTAMP_FAILURES_MAX {
+                    Err(CloseReason::BadTimestamp)
+                } else {
+                    Ok(true)
+                }
+            }
+            (Age::Old, _) => {
+                self.counters.drop_frame(DropReason::TimestampOld);
+                Ok(false)
+            }
+            (Age::Future, _) => {
+                self.counters.drop_frame(DropReason::TimestampFuture);
+                Ok(false)
+            }
+        }
+    }
+
+    fn handle_hello(
+        &mut self,
+        now: Now,
+        connection: &mut Connection,
+        frame: &mut [u8],
+    ) -> Result<(), CloseReason> {
+        let ephemeral = self.ephemeral();
+        let parameters = Parameters {
+            frame_bytes_max: FRAME_BYTES_MAX as u32,
+            heartbeat_interval_ms: self.config.heartbeat_interval_ms,
+            idle_timeout_ms: self.config.idle_timeout_ms,
+            login_timeout_ms: self.config.login_timeout_ms,
+            unix_ms: now.unix_ms,
+        };
+        self.lend_out(connection);
+        let keys = handshake::respond(
+            &self.config.key,
+            ephemeral,
+            frame,
+            now.time.wire_ms(),
+            &parameters,
+            &mut connection.out,
+        )?;
+        let client_ms = Header::decode(frame).map_or(0, |header| header.timestamp_ms);
+        connection.ciphers = Some(Ciphers {
+            sealer: Sealer::new(keys.gateway, now.time, self.config.rekey),
+            opener: Opener::new(keys.client),
+            clock: ClockOffset::new(client_ms, now.time),
+        });
+        connection.phase = Phase::Login;
+        self.counters.handshakes.add(1);
+        Ok(())
+    }
+
+    fn handle_body(
+        &mut self,
+        now: Now,
+        connection: &mut Connection,
+        body: Body<'_>,
+        bytes: &[u8],
+        compressed: bool,
+    ) -> Result<(), CloseReason> {
+        match body {
+            Body::Ping { stamp } => {
+                self.lend_out(connection);
+                connection.seal(now.time, &Body::Pong { stamp });
+                self.counters.frames_sent.add(1);
+                return self.check_send_queue(connection);
+            }
+            Body::Pong { .. } => return Ok(()),
+            Body::Logout => return Err(CloseReason::LoggedOut),
+            Body::Close { .. } => return Err(CloseReason::PeerClosed),
+            Body::Login(login) => {
+                return match connection.phase {
+                    Phase::Login => self.handle_login(now, connection, &login),
+                    _ => Err(CloseReason::BadBody),
+                };
+            }
+            _ => {}
+        }
+        if !matches!(connection.phase, Phase::Session(_)) {
+            self.counters.drop_frame(DropReason::BeforeLogin);
+            return Ok(());
+        }
+        let (group, header) = match body {
+            Body::Sync(sync) => (sync.group, None),
+            Body::Ack { group, .. } => (group, None),
+            Body::Message { header, .. }
+                if matches!(header.kind, MessageKind::Message | MessageKind::Request) =>
+            {
+                (header.group, Some(header))
+            }
+            _ => {
+                self.counters.drop_frame(DropReason::UnknownKind);
+                return Ok(());
+            }
+        };
+        self.forward(
+            now,
+            connection,
+            group,
+            &Forward {
+                header,
+                body: bytes,
+                compressed,
+            },
+        )
+    }
+
+    /// Appends a message to the uplink that its group is bound to.
+    fn forward(
+        &mut self,
+        now: Now,
+        connection: &mut Connection,
+        group: GroupId,
+        message: &Forward<'_>,
+    ) -> Result<(), CloseReason> {
+        let Some(index) = self
+            .config
+            .groups
+            .iter()
+            .position(|config| config.group == group)
+        else {
+            self.counters.drop_frame(DropReason::UnknownGroup);
+            return Ok(());
+        };
+        let id = connection.id;
+        let Phase::Session(session) = &mut connection.phase else {
+            return Ok(());
+        };
+        let session_id = session.id;
+        let Some(binding) = session.bindings.get_mut(index) else {
+            return Ok(());
+        };
+        let Some(at) = binding
+            .uplink
+            .map(usize::from)
+            .filter(|&at| self.uplinks[at].holds(binding))
+        else {
+            self.counters.drop_frame(DropReason::GroupDown);
+            if !std::mem::replace(&mut binding.down_told, true) {
+                self.lend_out(connection);
+                connection.seal(now.time, &Body::GroupDown { group });
+                self.counters.frames_sent.add(1);
+            }
+            return Ok(());
+        };
+        let uplink = &mut self.uplinks[at];
+        let out = uplink.stream(uplink::stream_of(session_id));
+        match message.header {
+            Some(header) if message.compressed => {
+                let (head, payload) = message.body.split_at(header.encoded_bytes());
+                let payload = self
+                    .scratch
+                    .decompress(payload)
+                    .map_err(|_| CloseReason::BadCompression)?;
+                uplink::encode_data(session_id, out, |out| {
+                    out.extend_from_slice(head);
+                    out.extend_from_slice(payload);
+                });
+            }
+            _ => uplink::encode_data(session_id, out, |out| out.extend_from_slice(message.body)),
+        }
+        self.counters.forwarded.add(1);
+        if uplink.waiting_bytes() > self.config.uplink_queue_bytes_max && !connection.uplink_paused
+        {
+            connection.uplink_paused = true;
+            uplink.waiting.push(id);
+            self.counters.uplink_pauses.add(1);
+            self.actions.push_back(Action::Pause(id));
+        }
+        Ok(())
+    }
+
+    /// A backend has room again, or is gone: its senders are read again.
+    pub(super) fn resume_waiting(&mut self, waiting: &[ConnId]) {
+        for &id in waiting {
+            if let Some(connection) = self.connection(id)
+                && std::mem::take(&mut connection.uplink_paused)
+                && !connection.rate_paused
+            {
+                self.actions.push_back(Action::Resume(id));
+            }
+        }
+    }
+
+    /// Gives a connection that is about to send a buffer from the pool.
+    pub(super) fn lend_out(&mut self, connection: &mut Connection) {
+        if connection.out.capacity() == 0 {
+            connection.out = self.buffers.take();
+        }
+    }
+
+    /// A client that makes us answer and does not read is too slow.
+    pub(super) fn check_send_queue(&self, connection: &Connection) -> Result<(), CloseReason> {
+        if connection.queued_bytes() > self.config.send_queue_bytes_max {
+            Err(CloseReason::SlowConsumer)
+        } else {
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! One client's connection as its shard sees it: phase, ciphers, limits, and
+//! the bytes that wait to be sent. It decides nothing; `client_side` and
+//! `session` do.
+
+use std::net::SocketAddr;
+
+use protocol::body::Body;
+use protocol::check::{Bucket, ClockOffset};
+use protocol::cipher::{Opener, Sealer};
+use protocol::ids::{Fence, SessionId};
+use protocol::reassembly::Reassembly;
+use protocol::time::Time;
+
+use crate::engine::ConnId;
+
+/// How far a connection has come.
+#[derive(Debug)]
+pub enum Phase {
+    /// Accepted; its HELLO has not come.
+    Hello,
+    /// Keys stand; its LOGIN has not come.
+    Login,
+    /// Its claim is at center.
+    Claiming(Box<PendingLogin>),
+    /// Logged in.
+    Session(Box<Session>),
+    /// CLOSE is out or on its way; what still comes is discarded.
+    Closing,
+}
+
+/// What a LOGIN said, kept until center has answered.
+#[derive(Debug)]
+pub struct PendingLogin {
+    /// Names the claim.
+    pub claim: u64,
+    /// The account that the token proves.
+    pub account: Box<str>,
+    /// The token's id, which the claim consumes.
+    pub token_id: Box<str>,
+    /// When the token ends, Unix ms.
+    pub token_expires_unix_ms: u64,
+    /// Version of the game client.
+    pub client_version: u32,
+    /// Distribution channel.
+    pub channel: Box<str>,
+}
+
+/// A logged-in player.
+#[derive(Debug)]
+pub struct Session {
+    /// Issued by center.
+    pub id: SessionId,
+    /// Which claim this is.
+    pub fence: Fence,
+    /// Whose.
+    pub account: Box<str>,
+    /// Distribution channel.
+    pub channel: Box<str>,
+    /// Version of the game client.
+    pub client_version: u32,
+    /// When login was done, Unix ms.
+    pub login_unix_ms: u64,
+    /// For each configured group, in its order: where its messages go.
+    pub bindings: Box<[Binding]>,
+}
+
+/// Where the messages of one group go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Binding {
+    /// The instance, once one was chosen.
+    pub uplink: Option<u16>,
+    /// The uplink's epoch in which the session was opened there; it is open
+    /// only while the uplink is still in that epoch.
+    pub epoch: u32,
+    /// The client knows that the group is down.
+    pub down_told: bool,
+}
+
+/// The ciphers of a connection past its handshake.
+#[derive(Debug)]
+pub struct Ciphers {
+    /// What we send.
+    pub sealer: Sealer,
+    /// What we receive.
+    pub opener: Opener,
+    /// The client's clock against ours.
+    pub clock: ClockOffset,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// The engine's name for it.
+    pub id: ConnId,
+    /// The client's address, where the engine could tell it.
+    pub peer: Option<SocketAddr>,
+    /// How far it has come.
+    pub phase: Phase,
+    /// None before the handshake.
+    pub ciphers: Option<Ciphers>,
+    /// A frame that has not come whole.
+    pub reassembly: Reassembly,
+    /// Frames that it may send.
+    pub frames: Bucket,
+    /// Bytes that it may send.
+    pub bytes: Bucket,
+    /// When it was accepted; in `Closing`, when that began.
+    pub since: Time,
+    /// When the last bytes came.
+    pub heard_at: Time,
+    /// Reliable frames in a row with a bad timestamp.
+    pub timestamp_failures: u16,
+    /// Sealed frames that wait for the engine.
+    pub out: Vec<u8>,
+    /// Bytes that the engine is sending; 0 if none.
+    pub in_flight_bytes: u32,
+    /// It is in the shard's list of connections with something to send.
+    pub listed: bool,
+    /// Reading is paused because it is above its rate.
+    pub rate_paused: bool,
+    /// Reading is paused because a backend does not keep up.
+    pub uplink_paused: bool,
+    /// The engine was told to end the sending direction.
+    pub shut: bool,
+}
+
+impl Connection {
+    /// Bytes that wait for this client.
+    pub fn queued_bytes(&self) -> usize {
+        self.out.len() + self.in_flight_bytes as usize
+    }
+
+    /// The session, if it is logged in.
+    pub fn session(&self) -> Option<&Session> {
+        match &self.phase {
+            Phase::Session(session) => Some(session),
+            _ => None,
+        }
+    }
+
+    /// Seals a body behind what waits. Before the handshake there is no key
+    /// and nothing happens.
+    pub fn seal(&mut self, now: Time, body: &Body<'_>) {
+        if let Some(ciphers) = &mut self.ciphers {
+            ciphers
+                .sealer
+                .seal(now, 0, &mut self.out, |out| body.encode(out));
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! From LOGIN to the end of a session: the token, the claim at center, the
+//! bindings to backends, and the lease without which no session may live.
+
+use protocol::body::{Body, Login};
+use protocol::client::LOGIN_METHOD_TOKEN;
+use protocol::control::{self, Claim, ClaimGranted, ClaimRefusal, ClaimRefused, to_backend};
+use protocol::ids::{Fence, SessionId};
+use protocol::reason::CloseReason;
+use protocol::time::{Now, Time};
+use protocol::uplink::{self, ClientAddress, Record};
+
+use super::connection::{Binding, Connection, PendingLogin, Phase, Session};
+use super::uplinks::CENTER;
+use super::{Action, Notice, Shard};
+use crate::engine::ConnId;
+
+/// Renewals in one lease: two may be lost before sessions are.
+const RENEWALS_PER_LEASE: u64 = 3;
+
+/// Sessions in one Rebuild message: about 64 KiB.
+const REBUILD_SESSIONS: usize = 1_000;
+
+/// The shard's right to hold sessions.
+#[derive(Debug, Default)]
+pub struct Lease {
+    /// Length, ms, as center told; 0 before the first hello.
+    length_ms: u64,
+    /// It ends then, unless renewed.
+    until: Time,
+    /// Number of the last Renew.
+    renewal: u64,
+    /// When that was sent: a lease counts from before center saw it.
+    renewal_sent_at: Time,
+    /// When the next one is due.
+    renew_at: Time,
+    /// It has ended and the sessions are being closed.
+    lost: bool,
+}
+
+impl Shard {
+    pub(super) fn handle_login(
+        &mut self,
+        now: Now,
+        connection: &mut Connection,
+        login: &Login<'_>,
+    ) -> Result<(), CloseReason> {
+        if login.method != LOGIN_METHOD_TOKEN {
+            return Err(CloseReason::BadToken);
+        }
+        let claims = self.verifier.verify(login.credential, now.unix_ms)?;
+        if self.draining {
+            return Err(CloseReason::Draining);
+        }
+        if self.sessions.len() + self.claims.len() >= self.config.sessions_max {
+            return Err(CloseReason::Full);
+        }
+        let claim = self.next_claim;
+        self.next_claim += 1;
+        self.claims.insert(claim, connection.id);
+        let pending = PendingLogin {
+            claim,
+            account: claims.account.into(),
+            token_id: claims.id.into(),
+            token_expires_unix_ms: claims.expires_unix_ms,
+            client_version: login.client_version,
+            channel: login.channel.into(),
+        };
+        if self.uplinks[CENTER].up {
+            self.uplinks[CENTER].control(claim_message(connection.id, &pending));
+        }
+        connection.phase = Phase::Claiming(Box::new(pending));
+        Ok(())
+    }
+
+    pub(super) fn handle_claim_granted(&mut self, now: Now, granted: &ClaimGranted) {
+        let session_id = SessionId(granted.session);
+        let fence = Fence(granted.fence);
+        let claimed = self
+            .claims
+            .remove(&granted.claim)
+            .and_then(|id| self.take(id));
+        let Some(mut connection) = claimed else {
+            self.release(session_id, fence);
+            return;
+        };
+        let id = connection.id;
+        let phase = std::mem::replace(&mut connection.phase, Phase::Login);
+        let Phase::Claiming(pending) = phase else {
+            connection.phase = phase;
+            self.connections[id.index as usize] = Some(connection);
+            self.release(session_id, fence);
+            return;
+        };
+        connection.phase = Phase::Session(Box::new(Session {
+            id: session_id,
+            fence,
+            account: pending.account,
+            channel: pending.channel,
+            client_version: pending.client_version,
+            login_unix_ms: now.unix_ms,
+            bindings: vec![Binding::default(); self.config.groups.len()].into(),
+        }));
+        self.sessions.insert(session_id, id);
+        self.counters.sessions.set(self.sessions.len() as u64);
+        self.counters.logins.add(1);
+        self.counters.frames_sent.add(1);
+        self.lend_out(&mut connection);
+        connection.seal(
+            now.time,
+            &Body::LoginOk {
+                session: session_id,
+                unix_ms: now.unix_ms,
+            },
+        );
+        self.bind_session(&mut connection);
+        self.connections[id.index as usize] = Some(connection);
+        self.list_for_send(id);
+    }
+
+    pub(super) fn handle_claim_refused(&mut self, now: Now, refused: &ClaimRefused) {
+        let Some(id) = self.claims.get(&refused.claim).copied() else {
+            return;
+        };
+        let reason = match refused.refusal() {
+            ClaimRefusal::TokenReused => CloseReason::TokenReused,
+            ClaimRefusal::AlreadyOnline => CloseReason::AlreadyOnline,
+            ClaimRefusal::Full => CloseReason::Full,
+            ClaimRefusal::Degraded | ClaimRefusal::Unspecified => CloseReason::CenterUnavailable,
+        };
+        self.close(now, id, reason);
+    }
+
+    /// Center does not know a session: it is closed.
+    pub(super) fn handle_revoke(&mut self, now: Now, session: SessionId, fence: Fence) {
+        self.close_session(now, session, fence, CloseReason::Revoked);
+    }
+
+    /// Closes a session by name, unless the fence is another one's.
+    pub(super) fn close_session(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        fence: Fence,
+        reason: CloseReason,
+    ) {
+        let Some(&id) = self.sessions.get(&session) else {
+            return;
+        };
+        let fits = self
+            .connection(id)
+            .and_then(|connection| connection.session())
+            .is_some_and(|s| s.fence == fence);
+        if fits {
+            self.close(now, id, reason);
+        }
+    }
+
+    /// Opens the session at an instance of each group that has one, where it
+    /// is not open already. The instance it was bound to comes first.
+    pub(super) fn bind_session(&mut self, connection: &mut Connection) {
+        let peer = connection.peer;
+        let Phase::Session(session) = &mut connection.phase else {
+            return;
+        };
+        for group in 0..session.bindings.len() {
+            let binding = session.bindings[group];
+            if binding
+                .uplink
+                .is_some_and(|at| self.uplinks[usize::from(at)].holds(&binding))
+            {
+                continue;
+            }
+            let kept = binding
+                .uplink
+                .map(usize::from)
+                .filter(|&at| self.uplinks[at].up);
+            let chosen = kept.or_else(|| {
+                self.uplinks_of(group)
+                    .filter(|&at| self.uplinks[at].up)
+                    .max_by_key(|&at| rendezvous(session.id, at))
+            });
+            let Some(at) = chosen else { continue };
+            let uplink = &mut self.uplinks[at];
+            session.bindings[group] = Binding {
+                uplink: Some(at as u16),
+                epoch: uplink.epoch,
+                down_told: false,
+            };
+            let address = peer.filter(|_| uplink.wants_address).map(client_address);
+            let open = uplink::Open {
+                fence: session.fence,
+                unix_ms: session.login_unix_ms,
+                client_version: session.client_version,
+                address,
+                account: &session.account,
+                channel: &session.channel,
+            };
+            uplink::encode(
+                session.id,
+                &Record::Open(open),
+                uplink.stream(uplink::stream_of(session.id)),
+            );
+        }
+    }
+
+    /// The end of a session, or of a claim, for everybody who knows of it.
+    pub(super) fn end_session(
+        &mut self,
+        now: Now,
+        connection: &mut Connection,
+        reason: CloseReason,
+    ) {
+        match std::mem::replace(&mut connection.phase, Phase::Closing) {
+            Phase::Session(session) => {
+                self.sessions.remove(&session.id);
+                self.counters.sessions.set(self.sessions.len() as u64);
+                let end = Record::End {
+                    fence: session.fence,
+                    reason: reason as u16,
+                    unix_ms: now.unix_ms,
+                };
+                for binding in &session.bindings {
+                    if let Some(at) = binding.uplink.map(usize::from)
+                        && self.uplinks[at].holds(binding)
+                    {
+                        let stream = uplink::stream_of(session.id);
+                        uplink::encode(session.id, &end, self.uplinks[at].stream(stream));
+                    }
+                }
+                self.release(session.id, session.fence);
+            }
+            Phase::Claiming(pending) => {
+                self.claims.remove(&pending.claim);
+            }
+            // `close` still wants to know whether there were keys.
+            phase => connection.phase = phase,
+        }
+    }
+
+    /// Tells center that a session has ended. If center is away, the next
+    /// Rebuild says so by leaving it out.
+    fn release(&mut self, session: SessionId, fence: Fence) {
+        let center = &mut self.uplinks[CENTER];
+        if center.up {
+            center.control(to_backend::Message::Release(control::Release {
+                session: session.0,
+                fence: fence.0,
+            }));
+        }
+    }
+
+    /// Center is there (again): the lease is renewed, center is told the
+    /// sessions of this shard, and claims that waited are sent.
+    pub(super) fn handle_center_up(&mut self, now: Now, lease_ms: u32) {
+        self.lease.length_ms = u64::from(lease_ms);
+        self.lease.renew_at = now.time;
+        self.handle_lease(now);
+        let live: Vec<control::LiveSession> = self
+            .connections
+            .iter()
+            .flatten()
+            .filter_map(|connection| {
+                let session = connection.session()?;
+                Some(control::LiveSession {
+                    session: session.id.0,
+                    fence: session.fence.0,
+                    account: session.account.to_string(),
+                    slot: connection.id.index,
+                    generation: connection.id.generation,
+                })
+            })
+            .collect();
+        let center = &mut self.uplinks[CENTER];
+        for chunk in live.chunks(REBUILD_SESSIONS) {
+            center.control(to_backend::Message::Rebuild(control::Rebuild {
+                sessions: chunk.to_vec(),
+                last: false,
+            }));
+        }
+        center.control(to_backend::Message::Rebuild(control::Rebuild {
+            sessions: Vec::new(),
+            last: true,
+        }));
+        let mut waiting: Vec<ConnId> = self.claims.values().copied().collect();
+        waiting.sort_unstable();
+        for id in waiting {
+            let connection = Self::at(&mut self.connections, id);
+            if let Some(Phase::Claiming(pending)) = connection.map(|connection| &connection.phase) {
+                let message = claim_message(id, pending);
+                self.uplinks[CENTER].control(message);
+            }
+        }
+    }
+
+    pub(super) fn handle_renewed(&mut self, renewal: u64) {
+        if renewal == self.lease.renewal {
+            self.lease.until = self.lease.renewal_sent_at.after_ms(self.lease.length_ms);
+            self.lease.lost = false;
+        }
+    }
+
+    pub(super) fn handle_lease(&mut self, now: Now) {
+        if self.lease.length_ms == 0 {
+            return;
+        }
+        if self.uplinks[CENTER].up && now.time >= self.lease.renew_at {
+            self.lease.renewal += 1;
+            self.lease.renewal_sent_at = now.time;
+            self.lease.renew_at = now.time.after_ms(self.lease.length_ms / RENEWALS_PER_LEASE);
+            let renew = control::Renew {
+                renewal: self.lease.renewal,
+            };
+            self.uplinks[CENTER].control(to_backend::Message::Renew(renew));
+        }
+        if !self.lease.lost && !self.sessions.is_empty() && now.time >= self.lease.until {
+            self.lease.lost = true;
+            self.closing_sweep
+                .get_or_insert((CloseReason::LeaseLost, 0));
+            self.actions.push_back(Action::Notice(Notice::LeaseLost));
+        }
+    }
+
+    pub(super) fn lease_deadline(&self) -> Option<Time> {
+        if self.lease.length_ms == 0 {
+            return None;
+        }
+        let renew = self.uplinks[CENTER].up.then_some(self.lease.renew_at);
+        let end = (!self.lease.lost && !self.sessions.is_empty()).then_some(self.lease.until);
+        [renew, end].into_iter().flatten().min()
+    }
+}
+
+fn claim_message(id: ConnId, pending: &PendingLogin) -> to_backend::Message {
+    to_backend::Message::Claim(Claim {
+        claim: pending.claim,
+        account: pending.account.to_string(),
+        token_id: pending.token_id.to_string(),
+        token_expires_unix_ms: pending.token_expires_unix_ms,
+        client_version: pending.client_version,
+        channel: pending.channel.to_string(),
+        slot: id.index,
+        generation: id.generation,
+    })
+}
+
+fn client_address(peer: std::net::SocketAddr) -> ClientAddress {
+    let ip = match peer.ip() {
+        std::net::IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        std::net::IpAddr::V6(ip) => ip,
+    };
+    ClientAddress {
+        ip: ip.octets(),
+        port: peer.port(),
+    }
+}
+
+/// The weight of an instance for a session; the highest wins, so that one more
+/// instance moves only its share (Thaler and Ravishankar, "Using name-based
+/// mappings to increase hit rates", 1998). The mixer is SplitMix64's.
+fn rendezvous(session: SessionId, uplink: usize) -> u64 {
+    let mut z = session
+        .0
+        .wrapping_add((uplink as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

@@ -455,7 +455,11 @@ impl<E: Engine> ShardDriver<E> {
         };
         let mut engine = E::new(&setup.engine)?;
         engine.listen(setup.listener)?;
-        let wake = AsyncFd::register_with_interest(
+        #[expect(
+            deprecated,
+            reason = "unsound only for types that do not own their descriptor; OwnedFd does"
+        )]
+        let wake = AsyncFd::with_interest(
             engine.wake_fd().try_clone_to_owned()?,
             tokio::io::Interest::READABLE,
         )?;

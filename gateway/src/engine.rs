@@ -26,11 +26,14 @@
 
 pub mod epoll;
 mod sockets;
+pub mod uring;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
+
+pub use self::uring::{UringUnavailable, probe};
 
 /// Listeners of one engine: a TCP port for each address family and a few to
 /// spare. A constant, because each costs accepts that wait in the kernel.

@@ -1,5 +1,24 @@
-//! The only crate of the workspace with unsafe code.
+//! The only crate of the workspace with unsafe code: a ring (io_uring) with a
+//! table of sockets, behind a safe interface.
+//!
+//! Owns whatever the kernel may touch while an operation runs: the buffers
+//! being sent, the receive buffers, the socket addresses. Deliberately knows
+//! nothing of connections, generations or policy; that is the `uring` engine of
+//! the `gateway` crate.
+//!
+//! Invariant that everything rests on: memory handed to the kernel is neither
+//! freed, moved, read as initialised nor lent out before the *last* completion
+//! of its operation has been taken from the completion queue. Where that cannot
+//! be waited for (a ring dropped while the kernel does not answer), the memory
+//! is leaked.
+//!
+//! Needs Linux 6.1 (IORING_SETUP_DEFER_TASKRUN).
 #![allow(unsafe_code)]
 
+mod address;
+mod buffers;
 mod options;
+mod ring;
+
 pub use options::bind_address_no_port;
+pub use ring::{Completion, Full, Ring, RingConfig, SetupError};

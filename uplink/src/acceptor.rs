@@ -178,6 +178,7 @@ impl Acceptor {
             }
         };
         let address = incoming.remote_address();
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         let handshake = async move {
             let connection = incoming.await?;
             let Some(peer) = peer_key(&connection) else {

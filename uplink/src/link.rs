@@ -27,8 +27,8 @@ use crate::identity::PublicKey;
 /// Streams of a link: control and data.
 pub(crate) const STREAMS: usize = 1 + UPLINK_STREAMS as usize;
 
-/// Bytes of a data stream's read buffer: a largest record behind the partial
-/// one that a read began with. Larger did not read faster.
+/// Bytes of a data stream's read buffer: a largest record, and as much again so
+/// that one read takes what a busy turn has brought.
 const READ_BUFFER_BYTES: usize = 65_536;
 
 /// Bytes of the control stream's read buffer while no longer message waits.

@@ -277,9 +277,9 @@ impl UringEngine {
         self.accept_at = None;
         let listening = self.listeners.iter().flatten().count() as u32;
         for listener in 0..self.listeners.len() {
-            // Near the end each listener waits with its share of the slots.
+            // Near the end each listener, and whoever connects, has a share.
             let slots = self.free[self.accepting].len() as u32 + self.waiting;
-            let share = (slots / listening.max(1)).clamp(1, ACCEPTS_WAITING);
+            let share = (slots / (listening + 1)).clamp(1, ACCEPTS_WAITING);
             while self.listeners[listener]
                 .as_ref()
                 .is_some_and(|l| l.waiting < share)

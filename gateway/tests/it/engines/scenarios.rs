@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use gateway::engine::{ClosedBy, ConnId, Engine, EngineConfig};
 use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::harness::{Driven, pattern};
 
@@ -250,7 +252,7 @@ pub fn full_keeps_the_backlog<E: Engine>() {
         server.settle();
         assert_eq!(server.log.accepted.len(), 4 * round, "no room for more");
         assert_eq!(server.engine.connections(), 4);
-        assert_eq!(server.engine.counters().accept_full, round as u64);
+        assert!(server.engine.counters().accept_full >= round as u64);
         for at in 4 * (round - 1)..4 * round {
             let conn = server.log.accepted[at];
             server.until(|s| !s.story(conn).sent.is_empty());
@@ -464,7 +466,11 @@ pub fn wakes_a_reactor<E: Engine>() {
         .unwrap();
     runtime.block_on(async {
         let wake = server.engine.wake_fd().try_clone_to_owned().unwrap();
-        let wake = tokio::io::unix::AsyncFd::register(wake).unwrap();
+        #[expect(
+            deprecated,
+            reason = "unsound only for types that do not own their descriptor; OwnedFd does"
+        )]
+        let wake = AsyncFd::with_interest(wake, Interest::READABLE).unwrap();
         loop {
             let more = server.turn();
             let gone = server.log.stories.values().filter(|s| s.closed.is_some());

@@ -562,12 +562,8 @@ impl Client {
                 let ping = self
                     .sent_at
                     .after_ms(u64::from(parameters.heartbeat_interval_ms));
-                self.streams
-                    .iter()
-                    .filter_map(StreamEnd::ack_deadline)
-                    .fold(Some(idle.min(ping)), |first, at| {
-                        first.map(|first| first.min(at))
-                    })
+                let acks = self.streams.iter().filter_map(StreamEnd::ack_deadline);
+                Some(acks.fold(idle.min(ping), Time::min))
             }
         }
     }

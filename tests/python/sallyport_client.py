@@ -125,7 +125,7 @@ class Stream:
 
     def handle_ack(self, ack):
         if ack >= self.next_number:
-            raise wire.Refused("ack", f"{ack} was never sent")
+            return  # it was never sent
         while self.outbox and self.outbox[0].fields["number"] <= ack:
             self.outbox_bytes -= self.outbox.popleft().bytes
 
@@ -136,7 +136,7 @@ class Stream:
         if lane == wire.UNRELIABLE:
             return True, []
         if lane == wire.SEQUENCED:
-            if number <= self.sequenced_seen:
+            if wire.signed(number - self.sequenced_seen) <= 0:
                 self.stale += 1
                 return False, []
             self.sequenced_seen = number
@@ -189,6 +189,7 @@ class Connection:
         self.streams = {}
         self.events = deque()
         self.received_kinds = {}
+        self.untimely = 0
         self.input = bytearray()
         self.output = bytearray()
         self.sent_at_ms = self.heard_at_ms = now_ms
@@ -230,9 +231,12 @@ class Connection:
             self.peer_clock = wire.PeerClock(frame.timestamp, now_ms)
             return
         body = self.opener.open(frame)
-        self.peer_clock.check(frame.timestamp, now_ms)
+        age = self.peer_clock.judge(frame.timestamp, now_ms)
         fields = wire.decode_body(body, bool(frame.flags & wire.COMPRESSED))
         kind = fields["kind"]
+        if age != wire.FRESH and fields.get("lane", wire.RELIABLE) != wire.RELIABLE:
+            self.untimely += 1
+            return
         self.received_kinds[kind] = self.received_kinds.get(kind, 0) + 1
         self.handle_body(kind, fields, now_ms)
 
@@ -246,7 +250,7 @@ class Connection:
         elif kind == wire.PONG:
             pass
         elif self.session is None or kind in (wire.LOGIN, wire.LOGOUT, wire.REQUEST):
-            raise wire.Refused("kind", f"{kind} at this moment")
+            raise wire.Refused("unknown_kind", f"{kind} at this moment")
         elif kind == wire.SYNC:
             self.send_all(self.stream(fields["group"]).handle_sync(fields), now_ms)
         elif kind == wire.ACK:

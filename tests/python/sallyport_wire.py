@@ -46,12 +46,15 @@ INFLATION_MAX = 64
 
 AGE_MS_MAX = 10_000
 AHEAD_MS_MAX = 2_000
-DRIFT_PPM = 500
+SETTLE_MS = 15_000
+MS_PER_DRIFT_MS = 2_000
+FRESH, OLD, FUTURE = "fresh", "old", "future"
 
 LOGIN, LOGIN_OK, LOGOUT, CLOSE, PING, PONG, SYNC, ACK, GROUP_DOWN = range(1, 10)
 MESSAGE, REQUEST, REPLY, ERROR = range(16, 20)
 RELIABLE, UNRELIABLE, SEQUENCED = range(3)
 CLOSE_TEXT_BYTES_MAX = 256
+LABEL_BYTES_MAX = 64
 LOGIN_METHOD_TOKEN = 1
 
 
@@ -85,7 +88,7 @@ def encode_frame(flags, sequence, timestamp, body):
 def associated_bytes(flags, sequence, timestamp, body_bytes):
     length = HEADER_BYTES + body_bytes
     if length > FRAME_BYTES_MAX:
-        raise Refused("length", f"a frame of {length} bytes cannot be sent")
+        raise Refused("bad_length", f"a frame of {length} bytes cannot be sent")
     sequence_low, timestamp = sequence & 0xFFFFFFFF, timestamp & 0xFFFFFFFF
     return length.to_bytes(3, "little") + struct.pack("<BII", flags, sequence_low, timestamp)
 
@@ -104,7 +107,7 @@ def split_frame(buffer, bytes_max):
         return None
     length = int.from_bytes(buffer[:3], "little")
     if not HANDSHAKE_FRAME_BYTES_MIN <= length <= bytes_max:
-        raise Refused("length", f"{length} bytes")
+        raise Refused("bad_length", f"{length} bytes")
     if len(buffer) < length:
         return None
     return bytes(buffer[:length])
@@ -113,17 +116,17 @@ def split_frame(buffer, bytes_max):
 def decode_frame(data, bytes_max=FRAME_BYTES_MAX, handshake=False):
     """Checks length, flags and checksum, in the order of §4."""
     if len(data) < HEADER_BYTES or int.from_bytes(data[:3], "little") != len(data):
-        raise Refused("length", f"{len(data)} bytes do not hold the frame they announce")
+        raise Refused("bad_length", f"{len(data)} bytes do not hold the frame they announce")
     bytes_min = HANDSHAKE_FRAME_BYTES_MIN if handshake else SEALED_FRAME_BYTES_MIN
     if not bytes_min <= len(data) <= bytes_max:
-        raise Refused("length", f"{len(data)} bytes")
+        raise Refused("bad_length", f"{len(data)} bytes")
     flags, sequence_low, timestamp, crc = struct.unpack_from("<BIII", data, 3)
     allowed = HANDSHAKE if handshake else COMPRESSED | KEY_PHASE
     if flags & ~allowed or (handshake and flags != HANDSHAKE):
-        raise Refused("flags", f"{flags:#04x}")
+        raise Refused("bad_flags", f"{flags:#04x}")
     associated, body = data[:12], data[HEADER_BYTES:]
     if zlib.crc32(body, zlib.crc32(associated)) != crc:
-        raise Refused("crc")
+        raise Refused("bad_crc")
     return Frame(flags, sequence_low, timestamp, associated, body)
 
 
@@ -144,7 +147,7 @@ class Welcome:
 
     @classmethod
     def decode(cls, payload):
-        return cls(*cls.LAYOUT.unpack(payload))
+        return cls(*cls.LAYOUT.unpack_from(payload))
 
     def encode(self):
         return self.LAYOUT.pack(
@@ -190,18 +193,20 @@ class Handshake:
     def welcome(self, frame):
         """Takes a checked handshake frame of the gateway, gives the `Welcome` in it."""
         if frame.sequence_low != 0:
-            raise Refused("handshake", "sequence is not 0")
+            raise Refused("bad_handshake", "sequence is not 0")
         kind, version, code = struct.unpack_from("<BBH", frame.body)
         if kind == REJECT:
             raise Rejected(code)
-        if (kind, version, code) != (WELCOME, VERSION, 0):
-            raise Refused("handshake", f"type {kind}, version {version}, {code}")
-        if len(frame.body) != 4 + 32 + Welcome.LAYOUT.size + TAG_BYTES:
-            raise Refused("handshake", f"WELCOME has {len(frame.body)} bytes")
+        if version != VERSION:
+            raise Refused("bad_version", str(version))
+        if kind != WELCOME:
+            raise Refused("bad_handshake", f"type {kind}, version {version}, {code}")
+        if len(frame.body) < 4 + 32 + Welcome.LAYOUT.size + TAG_BYTES:
+            raise Refused("bad_handshake", f"WELCOME has {len(frame.body)} bytes")
         try:
             payload = self.noise.read_message(frame.body[4:])
         except (InvalidTag, ValueError) as error:
-            raise Refused("handshake", "not from the gateway that has this key") from error
+            raise Refused("bad_handshake", "not from the gateway that has this key") from error
         welcome = Welcome.decode(bytes(payload))
         self.client_key = bytes(self.noise.noise_protocol.cipher_state_encrypt.k)
         self.gateway_key = bytes(self.noise.noise_protocol.cipher_state_decrypt.k)
@@ -277,9 +282,10 @@ class Opener:
         try:
             body = ChaCha20Poly1305(key).decrypt(nonce(sequence), frame.body, frame.associated)
         except InvalidTag as error:
-            raise Refused("aead") from error
+            raise Refused("bad_seal") from error
         if sequence != self.expected:
-            raise Refused("sequence", f"{sequence} instead of {self.expected}")
+            reason = "sequence_repeated" if sequence < self.expected else "sequence_skipped"
+            raise Refused(reason, f"{sequence} instead of {self.expected}")
         if changed:
             self.key, self.key_phase = key, phase
             self.frames = 0
@@ -289,32 +295,41 @@ class Opener:
         return body
 
 
+def signed(difference):
+    """A difference of two numbers that wrap at 2³², nearest to 0."""
+    difference &= 0xFFFFFFFF
+    return difference - (1 << 32) if difference >= 1 << 31 else difference
+
+
 class PeerClock:
-    """Judges timestamps by the difference of clocks at the handshake, following slow drift."""
+    """Judges timestamps by the difference of clocks: `origin` is the lowest of the settling time,
+    `estimate` the lowest of late, that follows slow drift upwards."""
 
     def __init__(self, peer_timestamp, now_ms):
-        self.origin_ms, self.peer_origin = now_ms, peer_timestamp
-        self.correction_ms = 0.0
-        self.last_ms = now_ms
+        self.origin, self.estimate = now_ms - peer_timestamp, 0
+        self.started_ms = self.drifted_ms = now_ms
 
-    def check(self, timestamp, now_ms):
-        peer_elapsed = (timestamp - self.peer_origin) & 0xFFFFFFFF
-        own_elapsed = now_ms - self.origin_ms
-        # Both clocks wrap at 32 bits on the wire, so only the difference near 0 means something.
-        age = (int(own_elapsed - self.correction_ms) - peer_elapsed) & 0xFFFFFFFF
-        if age >= 1 << 31:
-            age -= 1 << 32
-        if age > AGE_MS_MAX or age < -AHEAD_MS_MAX:
-            raise Refused("timestamp", f"{age} ms old")
-        step_ms = (now_ms - self.last_ms) * DRIFT_PPM / 1_000_000
-        self.correction_ms += max(-step_ms, min(step_ms, age))
-        self.last_ms = now_ms
+    def judge(self, timestamp, now_ms):
+        difference = signed(now_ms - timestamp - self.origin)
+        since_ms = now_ms - self.started_ms
+        if since_ms < SETTLE_MS and difference < 0:
+            self.origin += difference
+            self.estimate, self.drifted_ms = 0, now_ms
+            return FRESH
+        risen = (now_ms - self.drifted_ms) // MS_PER_DRIFT_MS
+        self.estimate += risen
+        self.drifted_ms += risen * MS_PER_DRIFT_MS
+        if difference < -AHEAD_MS_MAX - since_ms // MS_PER_DRIFT_MS:
+            return FUTURE
+        if difference < self.estimate:
+            self.estimate, self.drifted_ms = difference, now_ms
+        return OLD if difference - self.estimate > AGE_MS_MAX else FRESH
 
 
 def compress(payload):
     """The compressed form of a payload, or None where it would not be smaller."""
     if len(payload) > INFLATED_BYTES_MAX:
-        raise Refused("length", "more than a receiver may decompress")
+        raise Refused("bad_length", "more than a receiver may decompress")
     block = lz4.block.compress(payload, store_size=False)
     small = struct.pack("<I", len(payload)) + block
     if len(small) >= len(payload) or len(payload) > INFLATION_MAX * len(block):
@@ -324,16 +339,16 @@ def compress(payload):
 
 def decompress(data):
     if len(data) < 5:
-        raise Refused("decompression", "too short")
+        raise Refused("bad_compression", "too short")
     size, block = int.from_bytes(data[:4], "little"), data[4:]
     if size > INFLATED_BYTES_MAX or size > INFLATION_MAX * len(block):
-        raise Refused("decompression", f"{size} bytes from {len(block)}")
+        raise Refused("bad_compression", f"{size} bytes from {len(block)}")
     try:
         payload = lz4.block.decompress(block, uncompressed_size=size)
     except lz4.block.LZ4BlockError as error:
-        raise Refused("decompression", str(error)) from error
+        raise Refused("bad_compression", str(error)) from error
     if len(payload) != size:
-        raise Refused("decompression", f"{len(payload)} bytes instead of {size}")
+        raise Refused("bad_compression", f"{len(payload)} bytes instead of {size}")
     return payload
 
 
@@ -389,16 +404,24 @@ def encode_body(fields):
 def decode_body(body, compressed=False):
     """The fields of an opened body. Refuses what §5 does not allow, then decompresses."""
     if not body:
-        raise Refused("malformed", "empty")
+        raise Refused("bad_body", "empty")
     try:
         fields = decode_kind(body[0], body[1:])
     except (struct.error, IndexError) as error:
-        raise Refused("malformed", f"kind {body[0]}: {error}") from error
+        raise Refused("bad_body", f"kind {body[0]}: {error}") from error
     if compressed:
         if "payload" not in fields:
-            raise Refused("malformed", f"kind {body[0]} has no payload to compress")
+            raise Refused("bad_body", f"kind {body[0]} has no payload to compress")
         fields["payload"] = decompress(fields["payload"])
     return fields
+
+
+def is_utf8(data):
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def decode_kind(kind, rest):
@@ -406,32 +429,35 @@ def decode_kind(kind, rest):
         layout, names = FIXED[kind]
         values = layout.unpack(rest)
         if kind != LOGOUT and rest[0] != 0:
-            raise Refused("malformed", "reserved byte")
+            raise Refused("bad_body", "reserved byte")
         return {"kind": kind, **dict(zip(names, values, strict=True))}
     if kind == LOGIN:
         method, client_version, channel_bytes = struct.unpack_from("<BIB", rest)
         device_at = 6 + channel_bytes
         credential_at = device_at + 1 + rest[device_at]
         if credential_at > len(rest):
-            raise Refused("malformed", "LOGIN is cut off")
+            raise Refused("bad_body", "LOGIN is cut off")
+        channel, device = rest[6:device_at], rest[device_at + 1 : credential_at]
+        if any(len(label) > LABEL_BYTES_MAX or not is_utf8(label) for label in (channel, device)):
+            raise Refused("bad_body", "a label of LOGIN")
         return {
             "kind": kind,
             "method": method,
             "client_version": client_version,
-            "channel": rest[6:device_at],
-            "device": rest[device_at + 1 : credential_at],
+            "channel": channel,
+            "device": device,
             "credential": rest[credential_at:],
         }
     if kind == CLOSE:
         reason, retry_after_ms = CLOSE_LAYOUT.unpack_from(rest)
         text = rest[CLOSE_LAYOUT.size :]
-        if rest[0] != 0 or len(text) > CLOSE_TEXT_BYTES_MAX:
-            raise Refused("malformed", "CLOSE")
+        if rest[0] != 0 or len(text) > CLOSE_TEXT_BYTES_MAX or not is_utf8(text):
+            raise Refused("bad_body", "CLOSE")
         return {"kind": kind, "reason": reason, "retry_after_ms": retry_after_ms, "text": text}
     if kind == SYNC:
         flags, group, incarnation, next_, base = SYNC_LAYOUT.unpack(rest)
         if flags & ~1:
-            raise Refused("malformed", "flags of SYNC")
+            raise Refused("bad_body", "flags of SYNC")
         return {
             "kind": kind,
             "fresh": bool(flags & 1),
@@ -441,13 +467,13 @@ def decode_kind(kind, rest):
             "base": base,
         }
     if not MESSAGE <= kind <= ERROR:
-        raise Refused("kind", str(kind))
+        raise Refused("unknown_kind", str(kind))
     flags, group, number, ack, message_id = MESSAGE_LAYOUT.unpack_from(rest)
     lane, more = flags & LANE_MASK, bool(flags & MORE)
     if flags & ~(LANE_MASK | MORE) or lane > SEQUENCED or (more and kind != REPLY):
-        raise Refused("lane", f"{flags:#04x}")
-    if (number == 0) != (lane == UNRELIABLE):
-        raise Refused("lane", f"number {number} in lane {lane}")
+        raise Refused("bad_body", f"{flags:#04x}")
+    if lane != RELIABLE and kind != MESSAGE:
+        raise Refused("bad_body", f"kind {kind} in lane {lane}")
     fields = {
         "kind": kind,
         "lane": lane,

@@ -134,11 +134,13 @@ class Streams(unittest.TestCase):
         got = [stream.handle_message(message(n, wire.SEQUENCED), 0)[0] for n in (4, 4, 3, 9)]
         self.assertEqual((got, stream.stale), ([True, False, False, True], 2))
 
-    def test_an_acknowledgement_of_what_was_never_sent_is_refused(self):
+    def test_an_acknowledgement_of_what_was_never_sent_is_ignored(self):
         stream = sp.Stream(1)
         push(stream)
-        with self.assertRaises(wire.Refused):
-            stream.handle_ack(2)
+        stream.handle_ack(2)
+        self.assertEqual(len(stream.outbox), 1)
+        stream.handle_ack(1)
+        self.assertEqual(len(stream.outbox), 0)
 
 
 class Sealing(unittest.TestCase):
@@ -205,7 +207,7 @@ class Garbage(unittest.TestCase):
                 continue
             accepted += 1
             self.assertEqual(wire.encode_body(fields), body)
-        self.assertGreater(accepted, 1_000)
+        self.assertGreater(accepted, 800)
 
     def test_a_garbled_welcome_is_refused(self):
         random = Random(2)
@@ -222,16 +224,37 @@ class Garbage(unittest.TestCase):
 
 class Clock(unittest.TestCase):
     def test_bounds_and_wrap(self):
-        clock = wire.PeerClock(0xFFFFFF00, 1_000)
-        clock.check((0xFFFFFF00 + 500) & 0xFFFFFFFF, 1_500)
-        for peer_elapsed in (500 + 2_001, 500 - 10_002):
-            with self.assertRaises(wire.Refused):
-                clock.check((0xFFFFFF00 + peer_elapsed) & 0xFFFFFFFF, 1_500)
+        def clock():
+            settled = wire.PeerClock(0xFFFFFF00, 1_000)
+            self.assertEqual(judge(settled, 20_000, 20_000), wire.FRESH)
+            return settled
+
+        def judge(clock, peer_elapsed, elapsed):
+            return clock.judge((0xFFFFFF00 + peer_elapsed) & 0xFFFFFFFF, 1_000 + elapsed)
+
+        self.assertEqual(judge(clock(), 32_010, 30_000), wire.FRESH)
+        self.assertEqual(judge(clock(), 32_016, 30_000), wire.FUTURE)
+        # The estimate has risen by 5 ms in these 10 s.
+        self.assertEqual(judge(clock(), 19_995, 30_000), wire.FRESH)
+        self.assertEqual(judge(clock(), 19_994, 30_000), wire.OLD)
+
+    def test_a_late_first_frame_does_no_harm(self):
+        clock = wire.PeerClock(0, 3_000)
+        for now_ms in range(3_001, 600_000, 700):
+            self.assertEqual(clock.judge(now_ms, now_ms), wire.FRESH)
 
     def test_follows_slow_drift_for_days(self):
+        for rate in (1.0004, 0.9996):
+            clock = wire.PeerClock(0, 0)
+            for now_ms in range(0, 4 * 86_400_000, 61_003):
+                age = clock.judge(int(now_ms * rate) & 0xFFFFFFFF, now_ms)
+                self.assertEqual(age, wire.FRESH)
+
+    def test_a_clock_that_runs_1_percent_fast_is_found_out(self):
         clock = wire.PeerClock(0, 0)
-        for now_ms in range(0, 4 * 86_400_000, 60_000):
-            clock.check(int(now_ms * 1.0004) & 0xFFFFFFFF, now_ms)
+        ages = [clock.judge(int(ms * 1.01), ms) for ms in range(0, 600_000, 1_000)]
+        self.assertEqual(ages[:200], [wire.FRESH] * 200)
+        self.assertEqual(ages[300:], [wire.FUTURE] * 300)
 
 
 if __name__ == "__main__":

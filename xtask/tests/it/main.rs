@@ -1,0 +1,4 @@
+//! The tasks as people run them.
+
+mod current;
+mod without_uring;

@@ -7,6 +7,7 @@
 //! token it listens on loopback alone (the configuration refuses the rest).
 
 mod bounded;
+pub mod metrics;
 mod process;
 #[cfg(test)]
 mod tests;
@@ -28,24 +29,27 @@ use serde_json::{Map, Value, json};
 use crate::config::AdminConfig;
 use crate::keys;
 
+/// Adds a role's own figures to its object in `/stats`.
+pub type AddStats = Box<dyn Fn(&mut Map<String, Value>) + Send + Sync>;
+
 /// What a role shows of itself. The functions are called from the admin
 /// thread, must not block, and take what they read from atomics.
 pub struct RoleView {
     /// As in `role = "…"`.
     pub name: &'static str,
     /// How the names of its threads begin.
-    pub thread_prefix: &'static str,
+    pub thread_prefixes: &'static [&'static str],
     /// Appends its counters in Prometheus' text format.
     pub metrics: Box<dyn Fn(&mut String) + Send + Sync>,
     /// Adds its own figures to `/stats`.
-    pub stats: Box<dyn Fn(&mut Map<String, Value>) + Send + Sync>,
+    pub stats: AddStats,
     /// Why it cannot serve, if so.
     pub not_ready: Box<dyn Fn() -> Option<String> + Send + Sync>,
 }
 
 /// The roles of this process and who may see them.
 struct Site {
-    roles: Vec<RoleView>,
+    roles: Vec<Arc<RoleView>>,
     bearer: Option<String>,
 }
 
@@ -85,7 +89,7 @@ impl AdminPort {
     ///
     /// # Errors
     /// No thread or no reactor could be made.
-    pub fn serve(self, roles: Vec<RoleView>) -> io::Result<()> {
+    pub fn serve(self, roles: Vec<Arc<RoleView>>) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -217,7 +221,7 @@ impl Site {
         if self.roles.len() == 1 {
             process::cpu_seconds().unwrap_or(0.0)
         } else {
-            process::thread_cpu_seconds(role.thread_prefix).unwrap_or(0.0)
+            process::thread_cpu_seconds(role.thread_prefixes).unwrap_or(0.0)
         }
     }
 }

@@ -39,7 +39,8 @@ pub enum Command {
     #[command(after_help = "Examples:\n  \
         sallyport gateway --config /etc/sallyport/gateway.toml\n  \
         sallyport gateway --config gateway.toml --set engine.kind=epoll --set log.level=debug\n\n\
-        SIGHUP reloads the limits and the log level, SIGTERM drains, a second one ends at once.")]
+        SIGHUP reloads log.level and says which other keys need a restart; SIGTERM drains, a second\n\
+        one ends at once.")]
     Gateway(RoleArguments),
     /// Run center: accounts, sessions, fences
     #[command(after_help = "Examples:\n  \
@@ -51,13 +52,6 @@ pub enum Command {
         sallyport game --config /etc/sallyport/game.toml\n  \
         sallyport game --config game.toml --set game.group=2")]
     Game(RoleArguments),
-    /// Put load on a gateway and verify what comes back
-    #[command(after_help = "Examples:\n  \
-        sallyport loadtest 127.0.0.1:7000 --key KEY --token-key KEY --clients 1000 --rate 10000\n  \
-        sallyport loadtest 127.0.0.1:7000 --key KEY --token-key KEY --duration 30 \\\n      \
-        --admin http://127.0.0.1:7001 --json out.json --fail-if 'p99_us > 50000'\n\n\
-        Exits 0 only if all clients connected and nothing was lost, doubled, reordered or wrong.")]
-    Loadtest(Box<LoadtestArguments>),
     /// Make a key
     #[command(after_help = "Examples:\n  \
         sallyport keygen gateway --out gateway.key       clients pin what it prints\n  \
@@ -84,9 +78,6 @@ pub enum Command {
         sallyport doctor\n\n\
         Exits 0 if nothing is in the way, else 1.")]
     Doctor,
-    /// A process of a running load test; started by it, never by hand
-    #[command(hide = true)]
-    LoadtestWorker,
 }
 
 /// `dev`.
@@ -193,60 +184,4 @@ pub enum TokenCommand {
         #[arg(long, default_value = "sallyport")]
         audience: String,
     },
-}
-
-/// `loadtest`.
-#[derive(Debug, Clone, Args)]
-pub struct LoadtestArguments {
-    /// Address of the gateway
-    #[arg(value_name = "TARGET")]
-    pub target: String,
-    /// The gateway's public key
-    #[arg(long, value_name = "BASE64URL", allow_hyphen_values = true)]
-    pub key: String,
-    /// The secret that signs login tokens
-    #[arg(long, value_name = "BASE64URL", allow_hyphen_values = true)]
-    pub token_key: String,
-    /// The gateway's `token.audience`
-    #[arg(long, default_value = "sallyport")]
-    pub audience: String,
-    /// Clients
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    pub clients: u32,
-    /// Sends a second, over all clients
-    #[arg(long, default_value_t = 1000.0)]
-    pub rate: f64,
-    /// Seconds that are measured
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
-    pub duration: u64,
-    /// What the clients do
-    #[arg(long, default_value = "echo", value_parser = ["echo"])]
-    pub scenario: String,
-    /// How they connect
-    #[arg(long, default_value = "tcp", value_parser = ["tcp"])]
-    pub transport: String,
-    /// The group that they talk to
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
-    pub group: u16,
-    /// Bytes of a payload
-    #[arg(long, default_value_t = 64)]
-    pub payload_bytes: u32,
-    /// Seed of everything random
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-    /// Worker processes; as many as the open-file limit asks for if left out
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    pub processes: Option<u32>,
-    /// Admin port of the gateway, for the server's figures
-    #[arg(long, value_name = "URL")]
-    pub admin: Option<String>,
-    /// File with the admin port's bearer token
-    #[arg(long, value_name = "FILE")]
-    pub admin_token_file: Option<PathBuf>,
-    /// Write the result as JSON
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Exit 1 if this holds for the result, such as 'p99_us > 50000' (repeatable)
-    #[arg(long, value_name = "EXPR")]
-    pub fail_if: Vec<String>,
 }

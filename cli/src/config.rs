@@ -18,15 +18,12 @@ mod values;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-pub use backend::{BackendListenConfig, CenterConfig, GameConfig, GameKind, JournalKind};
+pub use backend::{CenterConfig, GameConfig, GameKind, JournalKind};
 pub use common::{
     AdminConfig, BEARER_EXPECTED, LogConfig, LogFormat, PeerConfig, usable_as_bearer,
 };
-pub use effective::{Change, changes, render};
-pub use gateway::{
-    EngineConfig, EngineKind, GatewayConfig, GatewayListenConfig, GroupConfig, HeartbeatConfig,
-    LimitsConfig, TokenConfig,
-};
+pub use effective::{changes, render};
+pub use gateway::{EngineKind, GatewayConfig};
 pub use reader::Entry;
 pub use values::HostPort;
 

@@ -28,8 +28,8 @@ pub fn cpu_seconds() -> Option<f64> {
     seconds(&fs::read_to_string("/proc/self/stat").ok()?).map(|(_, seconds)| seconds)
 }
 
-/// CPU of the threads at present whose name begins with `prefix`.
-pub fn thread_cpu_seconds(prefix: &str) -> Option<f64> {
+/// CPU of the threads at present whose name begins with one of `prefixes`.
+pub fn thread_cpu_seconds(prefixes: &[&str]) -> Option<f64> {
     let mut sum = 0.0;
     for entry in fs::read_dir("/proc/self/task").ok()? {
         // Threads may end while the directory is read.
@@ -37,7 +37,7 @@ pub fn thread_cpu_seconds(prefix: &str) -> Option<f64> {
             continue;
         };
         if let Some((name, seconds)) = seconds(&stat)
-            && name.starts_with(prefix)
+            && prefixes.iter().any(|prefix| name.starts_with(prefix))
         {
             sum += seconds;
         }

@@ -13,18 +13,20 @@ fn serve(token: Option<&str>) -> SocketAddr {
     };
     let port = AdminPort::bind(&config).expect("a free port");
     let address = port.address().expect("it is bound");
-    let role = |name: &'static str, thread_prefix: &'static str| RoleView {
-        name,
-        thread_prefix,
-        metrics: Box::new(move |text| {
-            let _ = writeln!(text, "sallyport_{name}_turns_total 3");
-        }),
-        stats: Box::new(|own| {
-            own.insert("sessions".to_owned(), json!(7));
-        }),
-        not_ready: Box::new(move || (name == "game").then(|| "no gateway yet".to_owned())),
+    let role = |name: &'static str, thread_prefixes: &'static [&'static str]| {
+        Arc::new(RoleView {
+            name,
+            thread_prefixes,
+            metrics: Box::new(move |text| {
+                let _ = writeln!(text, "sallyport_{name}_turns_total 3");
+            }),
+            stats: Box::new(|own| {
+                own.insert("sessions".to_owned(), json!(7));
+            }),
+            not_ready: Box::new(move || (name == "game").then(|| "no gateway yet".to_owned())),
+        })
     };
-    port.serve(vec![role("gateway", "gw-"), role("game", "game")])
+    port.serve(vec![role("gateway", &["gw-"]), role("game", &["game"])])
         .expect("a thread");
     address
 }

@@ -10,7 +10,7 @@ use protocol::limits;
 use uplink::PublicKey;
 
 use super::common::{AdminConfig, LogConfig};
-use super::reader::{Reader, key, live};
+use super::reader::{Reader, key};
 
 /// `[listen]` of a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +66,8 @@ pub struct GameConfig {
     pub kind: GameKind,
     /// `game.group`: the group it serves.
     pub group: u16,
+    /// Sessions at a time.
+    pub sessions_max: u32,
     /// Bytes that may wait for one session's acknowledgement.
     pub outbox_bytes: u32,
     /// Messages that may wait for one session's acknowledgement.
@@ -114,7 +116,7 @@ impl CenterConfig {
             // over; also how long an account waits when its gateway vanished.
             lease_ms: reader.integer(key("lease_ms"), Some(15_000), 1_000..=600_000),
             // A little over two full gateways, at about 200 bytes each.
-            sessions_max: reader.integer32(live("sessions_max"), Some(250_000), 1..=10_000_000),
+            sessions_max: reader.integer32(key("sessions_max"), Some(250_000), 1..=10_000_000),
             journal: reader.choice(
                 key("journal"),
                 "auto",
@@ -143,14 +145,20 @@ impl GameConfig {
             listen,
             kind,
             group: u16::try_from(group).unwrap_or(u16::MAX),
+            // As at center, so that a session that it granted finds room here.
+            sessions_max: reader.integer32(
+                key("sessions.sessions_max"),
+                Some(250_000),
+                1..=10_000_000,
+            ),
             // What the client's own end keeps, so that neither is the tighter one.
             outbox_bytes: reader.integer32(
-                live("sessions.outbox_bytes"),
+                key("sessions.outbox_bytes"),
                 Some(limits::OUTBOX_BYTES_MAX as u32),
                 limits::DECOMPRESSED_BYTES_MAX as u32..=1 << 26,
             ),
             outbox_messages: reader.integer32(
-                live("sessions.outbox_messages"),
+                key("sessions.outbox_messages"),
                 Some(limits::OUTBOX_MESSAGES_MAX as u32),
                 // Acknowledgements may wait for this many messages.
                 limits::ACK_MESSAGES_MAX * 4..=1 << 20,
@@ -158,7 +166,7 @@ impl GameConfig {
             // Twice the lease: a gateway that comes back within it finds its
             // sessions again, and after it center has given them up.
             link_grace_ms: reader.integer(
-                live("sessions.link_grace_ms"),
+                key("sessions.link_grace_ms"),
                 Some(30_000),
                 1_000..=600_000,
             ),

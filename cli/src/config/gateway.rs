@@ -11,7 +11,7 @@ use protocol::limits;
 use uplink::PublicKey;
 
 use super::common::{AdminConfig, LogConfig, PeerConfig};
-use super::reader::{Reader, key, live};
+use super::reader::{Reader, key};
 use super::{Machine, SPARE_DESCRIPTORS};
 
 /// Everything a gateway is told.
@@ -87,11 +87,11 @@ pub struct LimitsConfig {
     pub handshake_timeout_ms: u64,
     /// From accept to the login.
     pub login_timeout_ms: u64,
-    /// Frames a second, sustained.
+    /// Frames a second, sustained; 0 switches this limit off.
     pub frames_per_second: u32,
     /// Frames at once.
     pub frames_burst: u32,
-    /// Bytes a second, sustained.
+    /// Bytes a second, sustained; 0 switches this limit off.
     pub bytes_per_second: u32,
     /// Bytes at once.
     pub bytes_burst: u32,
@@ -233,52 +233,52 @@ impl LimitsConfig {
         };
         Self {
             sessions_max: reader.integer32(
-                live("limits.sessions_max"),
+                key("limits.sessions_max"),
                 Some(sessions),
                 1..=1_000_000,
             ),
             // At about 1 KiB each this bounds what strangers can take to 32 MiB,
             // and two connects of everybody at once still fit on most hosts.
             connections_before_login_max: reader.integer32(
-                live("limits.connections_before_login_max"),
+                key("limits.connections_before_login_max"),
                 Some(sessions.min(32_768)),
                 1..=1_000_000,
             ),
             // Two round trips of a bad mobile network, with one lost packet each.
             handshake_timeout_ms: reader.integer(
-                live("limits.handshake_timeout_ms"),
+                key("limits.handshake_timeout_ms"),
                 Some(5_000),
                 100..=60_000,
             ),
             login_timeout_ms: reader.integer(
-                live("limits.login_timeout_ms"),
+                key("limits.login_timeout_ms"),
                 Some(10_000),
                 100..=120_000,
             ),
             // 60 inputs a second, and as much again for acknowledgements and
-            // other messages; a second of it at once after a stall.
+            // other messages; two seconds of it at once after a stall.
             frames_per_second: reader.integer32(
-                live("limits.frames_per_second"),
+                key("limits.frames_per_second"),
                 Some(120),
-                1..=10_000_000,
+                0..=10_000_000,
             ),
-            frames_burst: reader.integer32(live("limits.frames_burst"), Some(240), 1..=10_000_000),
+            frames_burst: reader.integer32(key("limits.frames_burst"), Some(240), 1..=10_000_000),
             // 120 frames of 1 KiB, rounded up; the burst takes four of the
             // largest frames, and one at least has to fit.
             bytes_per_second: reader.integer32(
-                live("limits.bytes_per_second"),
+                key("limits.bytes_per_second"),
                 Some(131_072),
-                1_024..=1 << 30,
+                0..=1 << 30,
             ),
             bytes_burst: reader.integer32(
-                live("limits.bytes_burst"),
+                key("limits.bytes_burst"),
                 Some(4 * FRAME_BYTES_MAX),
                 FRAME_BYTES_MAX..=1 << 30,
             ),
             // Seconds of a game's traffic for a client that stalls; 1,000 such
             // clients hold 64 MiB at most. One largest frame has to fit.
             send_queue_bytes: reader.integer32(
-                live("limits.send_queue_bytes"),
+                key("limits.send_queue_bytes"),
                 Some(65_536),
                 FRAME_BYTES_MAX..=1 << 26,
             ),

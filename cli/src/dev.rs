@@ -1,0 +1,146 @@
+//! `sallyport dev`: gateway, center and game in one process, on loopback.
+//!
+//! Owns the order of the start, what is printed, and the status line. The
+//! roles are those that run alone, with their real sockets and uplinks;
+//! nothing in here carries a frame. Invariant: what it prints as `try:` works
+//! as it stands while the process runs.
+
+mod files;
+mod status;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use tokio::time::MissedTickBehavior;
+use tracing::level_filters::LevelFilter;
+
+use crate::Verdict;
+use crate::admin::AdminPort;
+use crate::args::DevArguments;
+use crate::config::{self, LogConfig, LogFormat, Overrides, RoleConfig};
+use crate::output::say;
+use crate::signals::{Request, Signals};
+use crate::{check, logging, roles, run};
+use files::Files;
+use status::{Latency, Status};
+
+/// How long the start may take until the gateway has its uplinks. All of it is
+/// on this machine, so a longer wait means that something is wrong.
+const READY_WITHIN: Duration = Duration::from_secs(15);
+
+/// How often readiness is looked at.
+const READY_LOOK: Duration = Duration::from_millis(5);
+
+/// How often the status line comes.
+const STATUS_EVERY: Duration = Duration::from_secs(1);
+
+/// Runs the command until a signal ends it.
+///
+/// # Errors
+/// A port is taken, or the data directory cannot be used.
+pub fn run(arguments: &DevArguments) -> anyhow::Result<Verdict> {
+    run::raise_open_files();
+    logging::start(LogConfig {
+        // The status line is what dev is about; what goes wrong still shows.
+        level: LevelFilter::WARN,
+        format: LogFormat::Text,
+    })?;
+    match &arguments.data {
+        Some(directory) => {
+            fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+            run_in(directory, arguments)
+        }
+        None => {
+            // Removed when it is dropped.
+            let directory = tempfile::Builder::new()
+                .prefix("sallyport-dev-")
+                .tempdir()?;
+            run_in(directory.path(), arguments)
+        }
+    }
+}
+
+fn run_in(directory: &Path, arguments: &DevArguments) -> anyhow::Result<Verdict> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let mut signals = {
+        // Before anything can be waited for, so that Ctrl-C works from the start.
+        let _inside = runtime.enter();
+        Signals::new()?
+    };
+    let admin_port = match arguments.port {
+        0 => 0,
+        port => port
+            .checked_add(1)
+            .context("--port: the admin port is the next one: take less")?,
+    };
+
+    let files = Files::make(directory)?;
+    let (mut center, center_view) = roles::start(&load(&files.center()?)?)?;
+    let (mut game, game_view) = roles::start(&load(&files.game()?)?)?;
+    let role = load(&files.gateway(arguments.port, admin_port, center.address, game.address)?)?;
+    let admin = AdminPort::bind(role.admin())?;
+    let admin_address = admin.address()?;
+    let (mut gateway, gateway_view) = roles::start(&role)?;
+    admin.serve(vec![Arc::clone(&gateway_view), center_view, game_view])?;
+
+    runtime.block_on(async {
+        let deadline = Instant::now() + READY_WITHIN;
+        while let Some(reason) = (gateway_view.not_ready)() {
+            ensure!(
+                Instant::now() < deadline,
+                "the gateway is not ready: {reason}"
+            );
+            tokio::select! {
+                () = tokio::time::sleep(READY_LOOK) => {}
+                request = signals.next() => if request != Request::Reload {
+                    return Ok(Verdict::Good);
+                },
+            }
+        }
+        let engine = Status::of(&gateway_view).engine;
+        say!("gateway  tcp  {}  engine {engine}", gateway.address);
+        say!("center   quic {}", center.address);
+        say!("game     quic {}  group 1, echo", game.address);
+        say!("admin    http://{admin_address}  /metrics /healthz /readyz /stats");
+        say!("data     {}", directory.display());
+        say!(
+            "try: sallyport loadtest {} --key {} --token-key {} --admin http://{admin_address}",
+            gateway.address,
+            files.gateway_key,
+            files.token_secret,
+        );
+        let mut ticks = tokio::time::interval(STATUS_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut before = Status::of(&gateway_view);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {
+                    let status = Status::of(&gateway_view);
+                    say!("{}", status.line(&before, Latency::default()));
+                    before = status;
+                }
+                ended = gateway.ended() => ended?,
+                ended = center.ended() => ended?,
+                ended = game.ended() => ended?,
+                request = signals.next() => match request {
+                    Request::Drain => break,
+                    Request::EndNow => return Ok(Verdict::Good),
+                    // Its files are made anew at each start.
+                    Request::Reload => {}
+                },
+            }
+        }
+        run::drain(&mut signals, vec![gateway, game, center]).await?;
+        Ok(Verdict::Good)
+    })
+}
+
+/// Only the file counts: variables that are meant for one role would hit all.
+fn load(file: &Path) -> anyhow::Result<RoleConfig> {
+    Ok(config::load(file, &Overrides::default(), &check::machine())?.role)
+}

@@ -1,0 +1,76 @@
+//! What the roles' crates want, made of the configuration; and a role that runs.
+//!
+//! Owns the conversion of configurations and keys into the settings of
+//! `gateway` and `backend`, and the checks that need the machine. Starts
+//! drivers, carries no frame. Invariant: a role that was started has bound its
+//! listener.
+
+mod backends;
+mod gateways;
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::admin::RoleView;
+use crate::config::{HostPort, RoleConfig};
+
+/// A role that was started.
+pub struct Running {
+    /// As in `role = "…"`.
+    pub name: &'static str,
+    /// Where it listens, the port filled in.
+    pub address: SocketAddr,
+    /// Tells it to end in order. Calling it again changes nothing.
+    drain: Box<dyn FnMut() + Send>,
+    /// Its end, with why if it was not asked for.
+    ended: oneshot::Receiver<anyhow::Result<()>>,
+}
+
+impl Running {
+    /// Tells the role to end in order.
+    pub fn drain(&mut self) {
+        (self.drain)();
+    }
+
+    /// Waits for its end; to be awaited until it yields, once.
+    ///
+    /// # Errors
+    /// It failed.
+    pub async fn ended(&mut self) -> anyhow::Result<()> {
+        match (&mut self.ended).await {
+            Ok(result) => result,
+            Err(_) => anyhow::bail!("{}: its thread has panicked", self.name),
+        }
+    }
+}
+
+/// Starts a role on threads of its own. The second half is for the admin port.
+///
+/// # Errors
+/// Why it cannot run here, with what to do about it.
+pub fn start(role: &RoleConfig) -> anyhow::Result<(Running, Arc<RoleView>)> {
+    let (running, view) = match role {
+        RoleConfig::Gateway(config) => gateways::start(config),
+        RoleConfig::Center(config) => backends::start_center(config),
+        RoleConfig::Game(config) => backends::start_game(config),
+    }?;
+    Ok((running, Arc::new(view)))
+}
+
+/// Looks a configured address up.
+fn resolve(key: &str, address: &HostPort) -> anyhow::Result<SocketAddr> {
+    let text = address.as_str();
+    text.to_socket_addrs()
+        .map_err(|error| anyhow::anyhow!("{key}: cannot look {text} up: {error}"))?
+        .next()
+        .ok_or_else(|| anyhow::anyhow!("{key}: {text} has no address"))
+}
+
+/// A number that differs from start to start, so that others tell a restart
+/// from a reconnect.
+fn boot() -> anyhow::Result<u64> {
+    let [a, b, c, d, e, f, g, h, ..] = crate::keys::random32()?;
+    Ok(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
+}

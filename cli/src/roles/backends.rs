@@ -1,0 +1,170 @@
+//! The settings of center and game, and their start.
+//!
+//! Owns one thread a role with a runtime of its own. Invariant: `start_*`
+//! returns once the role is open (journal read, port bound), or with why not.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use backend::center::CenterSettings;
+use backend::center_driver::{CenterConfig as OpenCenterConfig, drive_center, open_center};
+use backend::counters::{CenterCounters, GameCounters};
+use backend::game::{GameConfig as OpenGameConfig, drive_game, open_game};
+use backend::journal::JournalEngine;
+use backend::stub::{EchoGame, StubSettings};
+use protocol::ids::GroupId;
+use protocol::stream::OutboxLimits;
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::{Running, boot};
+use crate::admin::{RoleView, metrics};
+use crate::config::{CenterConfig, GameConfig, GameKind, JournalKind};
+use crate::keys;
+
+/// Starts center.
+///
+/// # Errors
+/// A key is missing, the journal cannot be used, the port is taken.
+pub fn start_center(config: &CenterConfig) -> anyhow::Result<(Running, RoleView)> {
+    let open = OpenCenterConfig {
+        listen: config.listen.quic,
+        identity: keys::read_identity(&config.listen.identity_file)?,
+        gateway_keys: config.listen.gateway_keys.clone(),
+        data_dir: config.data_dir.clone(),
+        engine: match config.journal {
+            JournalKind::Auto => None,
+            JournalKind::Uring => Some(JournalEngine::Uring),
+            JournalKind::Thread => Some(JournalEngine::Thread),
+        },
+        settings: CenterSettings {
+            instance: config.name.clone(),
+            boot: boot()?,
+            lease_ms: u32::try_from(config.lease_ms).unwrap_or(u32::MAX),
+            sessions_max: config.sessions_max as usize,
+        },
+    };
+    let counters = Arc::new(CenterCounters::default());
+    let shown = Arc::clone(&counters);
+    let running = spawn("center", async move |shutdown: Shutdown, opened: Opened| {
+        let center = open_center(open, counters).await?;
+        let _ = opened.send(center.local_address()?);
+        drive_center(center, ended(shutdown)).await;
+        Ok(())
+    })?;
+    let stats = Arc::clone(&shown);
+    let view = RoleView {
+        name: "center",
+        thread_prefixes: &["center", "journal"],
+        metrics: Box::new(move |text| metrics::samples(text, shown.samples())),
+        stats: Box::new(move |own| {
+            let sessions = metrics::value("sallyport_center_sessions", stats.samples());
+            own.insert("sessions".to_owned(), json!(sessions));
+        }),
+        // It listens only once its journal is good.
+        not_ready: Box::new(|| None),
+    };
+    Ok((running, view))
+}
+
+/// Starts a game process.
+///
+/// # Errors
+/// A key is missing, the port is taken.
+pub fn start_game(config: &GameConfig) -> anyhow::Result<(Running, RoleView)> {
+    let open = OpenGameConfig {
+        listen: config.listen.quic,
+        identity: keys::read_identity(&config.listen.identity_file)?,
+        gateway_keys: config.listen.gateway_keys.clone(),
+        settings: StubSettings {
+            instance: config.name.clone(),
+            boot: boot()?,
+            group: GroupId(config.group),
+            wants_address: false,
+            sessions_max: config.sessions_max as usize,
+            outbox: OutboxLimits {
+                messages_max: config.outbox_messages as usize,
+                bytes_max: config.outbox_bytes as usize,
+            },
+            link_grace_ms: config.link_grace_ms,
+        },
+    };
+    let game = match config.kind {
+        GameKind::Echo => EchoGame,
+    };
+    let counters = Arc::new(GameCounters::default());
+    let shown = Arc::clone(&counters);
+    let running = spawn("game", async move |shutdown: Shutdown, opened: Opened| {
+        let game = open_game(open, game, counters)?;
+        let _ = opened.send(game.local_address()?);
+        drive_game(game, ended(shutdown)).await;
+        Ok(())
+    })?;
+    let stats = Arc::clone(&shown);
+    let view = RoleView {
+        name: "game",
+        thread_prefixes: &["game"],
+        metrics: Box::new(move |text| metrics::samples(text, shown.samples())),
+        stats: Box::new(move |own| {
+            let sessions = metrics::value("sallyport_game_sessions", stats.samples());
+            own.insert("sessions".to_owned(), json!(sessions));
+        }),
+        not_ready: Box::new(|| None),
+    };
+    Ok((running, view))
+}
+
+/// Ends when the role is told to.
+type Shutdown = oneshot::Receiver<()>;
+
+/// Takes the address on which the role listens.
+type Opened = mpsc::SyncSender<SocketAddr>;
+
+/// The same as the future that drivers take. A sender that is gone ends the
+/// role too: nobody is left who could.
+async fn ended(shutdown: Shutdown) {
+    let _ = shutdown.await;
+}
+
+/// Runs `role` on a thread of that name, and waits until it says where it
+/// listens or why it cannot.
+fn spawn<R>(name: &'static str, role: R) -> anyhow::Result<Running>
+where
+    R: AsyncFnOnce(Shutdown, Opened) -> anyhow::Result<()> + Send + 'static,
+{
+    let (stop, shutdown) = oneshot::channel();
+    let (opened, open) = mpsc::sync_channel(1);
+    let (tell, mut ended) = oneshot::channel();
+    let thread = thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            let result = runtime
+                .map_err(anyhow::Error::from)
+                .and_then(|runtime| runtime.block_on(role(shutdown, opened)));
+            let _ = tell.send(result);
+        })?;
+    let Ok(address) = open.recv() else {
+        // It ended before it listened.
+        let _ = thread.join();
+        return match ended.try_recv() {
+            Ok(Err(error)) => Err(error),
+            _ => anyhow::bail!("{name}: its thread has ended without saying why"),
+        };
+    };
+    let mut stop = Some(stop);
+    Ok(Running {
+        name,
+        address,
+        drain: Box::new(move || {
+            if let Some(stop) = stop.take() {
+                // Fails where the role has ended by itself, which `ended` tells.
+                let _ = stop.send(());
+            }
+        }),
+        ended,
+    })
+}

@@ -1,0 +1,212 @@
+//! A gateway's settings and its start.
+//!
+//! Owns the checks of the machine that only a gateway needs: the engine and
+//! the open files. Invariant: a gateway starts with every key file read and
+//! every address looked up, or not at all.
+
+use std::num::NonZero;
+use std::thread;
+
+use anyhow::{Context as _, ensure};
+use gateway::drive::{Gateway, GatewayConfig as Settings};
+use gateway::engine::{self, EngineKind as Engine};
+use gateway::shard::{GroupConfig as ShardGroup, ShardConfig};
+use protocol::check::Rate;
+use protocol::cipher::RekeyPolicy;
+use protocol::ids::{GroupId, ShardId};
+use protocol::reason::DropReason;
+use serde_json::json;
+use tokio::sync::oneshot;
+use uplink::DialTarget;
+
+use super::{Running, boot, resolve};
+use crate::admin::{RoleView, metrics};
+use crate::config::{EngineKind, GatewayConfig, PeerConfig, SPARE_DESCRIPTORS};
+use crate::doctor;
+use crate::keys;
+
+/// Starts a gateway.
+///
+/// # Errors
+/// A key is missing, an address unknown, the engine forbidden, a limit too low,
+/// the port taken.
+pub fn start(config: &GatewayConfig) -> anyhow::Result<(Running, RoleView)> {
+    let gateway = Gateway::start(settings(config)?)?;
+    let counters = gateway.counters();
+    let engine = gateway.engine();
+    let is_ready = gateway.readiness();
+    let address = gateway.address();
+    let stats = counters.clone();
+    let view = RoleView {
+        name: "gateway",
+        thread_prefixes: &["gw-"],
+        metrics: Box::new(move |text| metrics::gateway(text, &counters)),
+        stats: Box::new(move |own| {
+            let sum = |of: fn(&gateway::counters::Counters) -> u64| -> u64 {
+                stats.iter().map(|shard| of(shard)).sum()
+            };
+            own.insert("engine".to_owned(), json!(engine.as_str()));
+            own.insert(
+                "sessions".to_owned(),
+                json!(sum(|shard| shard.sessions.value())),
+            );
+            own.insert(
+                "connections".to_owned(),
+                json!(sum(|shard| shard.connections.value())),
+            );
+            own.insert(
+                "frames_received".to_owned(),
+                json!(sum(|shard| shard.frames_received.value())),
+            );
+            own.insert(
+                "frames_sent".to_owned(),
+                json!(sum(|shard| shard.frames_sent.value())),
+            );
+            own.insert(
+                "drops".to_owned(),
+                json!(sum(|shard| DropReason::ALL
+                    .iter()
+                    .map(|&reason| shard.drops(reason))
+                    .sum())),
+            );
+        }),
+        not_ready: Box::new(move || {
+            (!is_ready()).then(|| "center, or every instance of a group, is away".to_owned())
+        }),
+    };
+    let (tell, ended) = oneshot::channel();
+    let mut left = Some((gateway, tell));
+    let drain = Box::new(move || {
+        let Some((gateway, tell)) = left.take() else {
+            return;
+        };
+        gateway.drain();
+        // Without a thread to wait in, the drain's own deadline ends the process.
+        let _ = thread::Builder::new()
+            .name("main-join".to_owned())
+            .spawn(move || {
+                gateway.join();
+                let _ = tell.send(Ok(()));
+            });
+    });
+    Ok((
+        Running {
+            name: "gateway",
+            address,
+            drain,
+            ended,
+        },
+        view,
+    ))
+}
+
+fn settings(config: &GatewayConfig) -> anyhow::Result<Settings> {
+    let mut token_keys: Vec<[u8; 32]> = config.token.keys.iter().map(|key| key.0).collect();
+    for path in &config.token.key_files {
+        token_keys.push(keys::read_token_public(path)?.0);
+    }
+    let engine = choose_engine(config.engine.kind)?;
+    let shards = match config.engine.shards {
+        0 => thread::available_parallelism().map_or(1, NonZero::get),
+        shards => shards as usize,
+    };
+    let limits = &config.limits;
+    let connections = limits
+        .sessions_max
+        .saturating_add(limits.connections_before_login_max);
+    let per_shard = |total: u32| (total as usize).div_ceil(shards);
+    let mut groups = Vec::with_capacity(config.groups.len());
+    let mut instances = Vec::new();
+    for group in &config.groups {
+        groups.push(ShardGroup {
+            group: GroupId(group.id),
+            instances: group.instances.len(),
+        });
+        for instance in &group.instances {
+            instances.push(target(&format!("group {}", group.name), instance)?);
+        }
+    }
+    let ms = |ms: u64| u32::try_from(ms).unwrap_or(u32::MAX);
+    Ok(Settings {
+        shard: ShardConfig {
+            gateway: config.name.clone(),
+            shard: ShardId(0),
+            boot: boot()?,
+            key: keys::read_gateway(&config.listen.key_file)?,
+            groups,
+            sessions_max: per_shard(limits.sessions_max),
+            connections_before_login_max: per_shard(limits.connections_before_login_max),
+            handshake_timeout_ms: ms(limits.handshake_timeout_ms),
+            login_timeout_ms: ms(limits.login_timeout_ms),
+            heartbeat_interval_ms: ms(config.heartbeat.interval_ms),
+            idle_timeout_ms: ms(config.heartbeat.idle_timeout_ms),
+            frames: Rate {
+                per_second: limits.frames_per_second,
+                burst: limits.frames_burst,
+            },
+            bytes: Rate {
+                per_second: limits.bytes_per_second,
+                burst: limits.bytes_burst,
+            },
+            send_queue_bytes_max: limits.send_queue_bytes as usize,
+            uplink_queue_bytes_max: limits.uplink_queue_bytes as usize,
+            rekey: RekeyPolicy {
+                frames: config.rekey_frames,
+            },
+            compress_bytes_min: config.compression_bytes_min as usize,
+        },
+        shards: u32::try_from(shards).unwrap_or(1),
+        pin: config.engine.pin,
+        engine: Some(engine),
+        listen: config.listen.tcp,
+        connections_max: connections_within(engine, connections, limits.sessions_max)?,
+        audience: config.token.audience.clone(),
+        token_keys,
+        identity: keys::read_identity(&config.identity_file)?,
+        center: target("center.address", &config.center)?,
+        instances,
+    })
+}
+
+fn target(key: &str, peer: &PeerConfig) -> anyhow::Result<DialTarget> {
+    Ok(DialTarget {
+        address: resolve(key, &peer.address)?,
+        key: peer.key,
+    })
+}
+
+fn choose_engine(wanted: EngineKind) -> anyhow::Result<Engine> {
+    match (wanted, engine::probe()) {
+        (EngineKind::Epoll, _) => Ok(Engine::Epoll),
+        (_, Ok(())) => Ok(Engine::Uring),
+        (EngineKind::Auto, Err(why)) => {
+            tracing::warn!(
+                "the epoll engine is used, which costs more CPU and an open file a client: {why}"
+            );
+            Ok(Engine::Epoll)
+        }
+        (EngineKind::Uring, Err(why)) => {
+            Err(why).context("engine.kind = \"uring\" is demanded, but it cannot be used here")
+        }
+    }
+}
+
+/// On the ring engine a client costs no open file of the process; on epoll it
+/// does, so what the limit does not allow is refused at the start instead of at
+/// the client that comes too much.
+fn connections_within(engine: Engine, wanted: u32, sessions_max: u32) -> anyhow::Result<u32> {
+    if engine == Engine::Uring {
+        return Ok(wanted);
+    }
+    let (limit, _) = doctor::open_files();
+    let allowed = limit.saturating_sub(SPARE_DESCRIPTORS);
+    ensure!(
+        u64::from(sessions_max) <= allowed,
+        "limits.sessions_max = {sessions_max} needs {} open files on the epoll engine, and the \
+         limit is {limit}: raise it (`ulimit -n`, LimitNOFILE=) or set limits.sessions_max to \
+         {allowed} or less",
+        u64::from(sessions_max) + SPARE_DESCRIPTORS,
+    );
+    // Those that have not logged in share what is left.
+    Ok(u32::try_from(u64::from(wanted).min(allowed)).unwrap_or(wanted))
+}

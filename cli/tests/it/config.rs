@@ -1,0 +1,215 @@
+//! `check` and `config --effective`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::{Outcome, run, sallyport};
+
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/config")
+}
+
+/// A game's file that is good as it stands.
+const GAME: &str = "role = \"game\"\n\
+    [listen]\n\
+    gateway_keys = [\"hNqpNKp-uORldd8hGY_I-_FJnmGCAhMGA1xzNhYThkM\"]\n";
+
+fn with_file(text: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    fs::write(directory.path().join("c.toml"), text).expect("it is written");
+    directory
+}
+
+fn check(text: &str) -> Outcome {
+    run(with_file(text).path(), &["check", "--config", "c.toml"])
+}
+
+#[test]
+fn the_examples_pass_and_missing_key_files_are_a_warning() {
+    let mut roles = Vec::new();
+    for entry in fs::read_dir(examples()).expect("docs/config") {
+        let path = entry.expect("an entry").path();
+        let outcome = run(
+            Path::new("."),
+            &["check", "--config", path.to_str().expect("UTF-8")],
+        );
+        assert_eq!(outcome.code, 0, "{}: {}", path.display(), outcome.err);
+        assert!(outcome.err.contains("warning: "), "{}", outcome.err);
+        assert!(
+            outcome.err.contains("sallyport keygen identity --out "),
+            "{}",
+            outcome.err
+        );
+        let text = fs::read_to_string(&path).expect("text");
+        let first = text
+            .lines()
+            .find(|line| !line.starts_with('#'))
+            .expect("a key");
+        assert!(first.starts_with("role = "), "{}: {first}", path.display());
+        roles.push(first.to_owned());
+    }
+    for role in ["gateway", "center", "game"] {
+        assert!(
+            roles.contains(&format!("role = \"{role}\"")),
+            "no example for {role}"
+        );
+    }
+}
+
+#[test]
+fn all_unknown_keys_are_reported_in_one_run_with_their_lines() {
+    let outcome = check(&format!(
+        "{GAME}tpc = 1\n[sessions]\noutbox_byte = 5\n[lgo]\nlevel = 1\n"
+    ));
+    assert_eq!(outcome.code, 1);
+    let lines: Vec<&str> = outcome.err.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "c.toml:4: unknown key listen.tpc; did you mean listen.quic?",
+            "c.toml:6: unknown key sessions.outbox_byte; did you mean sessions.outbox_bytes?",
+            "c.toml:8: unknown key lgo.level; did you mean log.level?",
+        ]
+    );
+}
+
+#[test]
+fn wrong_types_and_ranges_name_line_key_and_what_is_allowed() {
+    let outcome = check(&format!(
+        "{GAME}quic = 7\n[sessions]\nlink_grace_ms = 5\noutbox_messages = \"many\"\n\
+         [log]\nlevel = \"loud\"\n[admin]\nlisten = \"0.0.0.0:7201\"\n"
+    ));
+    assert_eq!(outcome.code, 1);
+    for expected in [
+        "c.toml:4: listen.quic: this is an integer, expected an IP address and a port",
+        "c.toml:6: sessions.link_grace_ms: 5 is out of range: allowed are 1000 to 600000",
+        "c.toml:7: sessions.outbox_messages: this is a string, expected an integer from 64 to",
+        "c.toml:9: log.level: \"loud\" is not allowed: expected one of error, warn, info",
+        "c.toml:11: admin.listen: 0.0.0.0:7201 can be reached from other hosts and has no token",
+    ] {
+        assert!(
+            outcome.err.contains(expected),
+            "{expected}\n{}",
+            outcome.err
+        );
+    }
+}
+
+#[test]
+fn missing_keys_roles_and_broken_toml_are_explained() {
+    let outcome = check("role = \"gateway\"\n");
+    assert_eq!(outcome.code, 1);
+    for key in ["center.address", "center.key", "token.keys", "group"] {
+        assert!(outcome.err.contains(key), "{key}\n{}", outcome.err);
+    }
+    let outcome = check("name = \"x\"\n");
+    assert!(outcome.err.contains("role is missing"), "{}", outcome.err);
+    let outcome = check("role = \"castle\"\n");
+    assert!(
+        outcome
+            .err
+            .contains("expected one of gateway, center, game"),
+        "{}",
+        outcome.err
+    );
+    let outcome = check("role = \"game\"\nname = \n");
+    assert_eq!(outcome.code, 1);
+    assert!(outcome.err.starts_with("c.toml:2: "), "{}", outcome.err);
+    assert_eq!(
+        run(Path::new("."), &["check", "--config", "absent.toml"]).code,
+        2
+    );
+}
+
+#[test]
+fn environment_and_flags_override_and_errors_name_them() {
+    let directory = with_file(GAME);
+    let effective = ["config", "--config", "c.toml", "--effective"];
+    let outcome = Outcome::of(
+        sallyport(directory.path(), &effective)
+            .args(["--set", "game.group=3", "--set", "name=007"])
+            .env("SALLYPORT__SESSIONS__OUTBOX_MESSAGES", "100")
+            .env("SALLYPORT__GAME__GROUP", "2")
+            .output()
+            .expect("the binary starts"),
+    );
+    assert_eq!(outcome.code, 0, "{}", outcome.err);
+    for line in [
+        "group = 3  # --set game.group",
+        "name = \"007\"  # --set name",
+        "outbox_messages = 100  # SALLYPORT__SESSIONS__OUTBOX_MESSAGES",
+        "link_grace_ms = 30000  # default",
+    ] {
+        assert!(outcome.out.contains(line), "{line}\n{}", outcome.out);
+    }
+
+    let outcome = Outcome::of(
+        sallyport(directory.path(), &["check", "--config", "c.toml"])
+            .args(["--set", "game.gruop=3"])
+            .env("SALLYPORT__GAME__GROUP", "0")
+            .output()
+            .expect("the binary starts"),
+    );
+    assert_eq!(outcome.code, 1);
+    assert!(
+        outcome
+            .err
+            .contains("SALLYPORT__GAME__GROUP: game.group: 0 is out of"),
+        "{}",
+        outcome.err
+    );
+    assert!(
+        outcome.err.contains("--set game.gruop: unknown key"),
+        "{}",
+        outcome.err
+    );
+}
+
+#[test]
+fn the_effective_configuration_is_one_and_shows_no_secret() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for name in ["gateway", "center", "game"] {
+        let file = examples().join(format!("{name}.toml"));
+        let file = file.to_str().expect("UTF-8");
+        let outcome = Outcome::of(
+            sallyport(
+                directory.path(),
+                &["config", "--effective", "--config", file],
+            )
+            .env("SALLYPORT__ADMIN__TOKEN", "geheimgeheimgeheim")
+            .output()
+            .expect("the binary starts"),
+        );
+        assert_eq!(outcome.code, 0, "{}", outcome.err);
+        assert!(!outcome.out.contains("geheim"), "{}", outcome.out);
+        assert!(
+            outcome
+                .out
+                .contains("token = \"<redacted>\"  # SALLYPORT__ADMIN__TOKEN")
+        );
+        // What was printed means the same when it is read again.
+        let again = outcome.out.replace("<redacted>", "geheimgeheimgeheim");
+        fs::write(directory.path().join("again.toml"), again).expect("it is written");
+        let second = run(
+            directory.path(),
+            &["config", "--effective", "--config", "again.toml"],
+        );
+        assert_eq!(second.code, 0, "{}", second.err);
+        let strip = |text: &str| -> Vec<String> {
+            text.lines()
+                .map(|line| line.split("  #").next().unwrap_or("").to_owned())
+                .collect()
+        };
+        assert_eq!(strip(&second.out), strip(&outcome.out));
+    }
+}
+
+#[test]
+fn key_files_with_something_else_in_them_are_refused() {
+    let directory = with_file(GAME);
+    fs::write(directory.path().join("game.identity"), "no key\n").expect("it is written");
+    let outcome = run(directory.path(), &["check", "--config", "c.toml"]);
+    assert_eq!(outcome.code, 1);
+    assert!(outcome.err.contains("game.identity"), "{}", outcome.err);
+    assert!(!outcome.err.contains("no key"), "{}", outcome.err);
+}

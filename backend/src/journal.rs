@@ -16,6 +16,7 @@ mod uring;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::task::{Context, Poll};
 
 use tokio::sync::mpsc;
 
@@ -159,6 +160,11 @@ impl Journal {
     /// or of the ring's library causes. Dropping the future loses nothing.
     pub async fn done(&mut self) -> Option<Done> {
         self.done.recv().await
+    }
+
+    /// As [`Journal::done`], for a loop that polls.
+    pub fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<Option<Done>> {
+        self.done.poll_recv(cx)
     }
 
     /// Waits until what is in flight is written and the lock is given back.

@@ -1,12 +1,19 @@
 //! The backend roles: pure cores and the thin drivers that join them to files and uplinks.
 //!
-//! [`center`] is the core of center, [`journal`] its journal. [`link`] is what the roles share
-//! about their uplinks.
+//! Cores: [`center`], [`stub`] (what every game runs in). Drivers: [`center_driver`], [`game`],
+//! and [`journal`] for center's disk. [`link`] is what the roles share about their uplinks,
+//! [`counters`] what they tell `/metrics`.
 //!
 //! It does not know the gateway: the two meet only in the messages of `protocol`.
+//! Invariant: no core reads a clock, opens anything, or draws a random number.
 
 #![forbid(unsafe_code)]
 
 pub mod center;
+pub mod center_driver;
+pub mod counters;
+pub mod game;
 pub mod journal;
 pub mod link;
+mod link_driver;
+pub mod stub;

@@ -1,0 +1,366 @@
+//! What the roles count, for `/metrics`: plain numbers with one writer, the role's thread, and
+//! any number of readers.
+//!
+//! The cores count in plain fields; the drivers copy them here once a turn. Label values come
+//! from closed enums only, so no peer can create a time series.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use protocol::reason::{CloseReason, DropReason};
+
+use crate::center::CenterCounts;
+use crate::link::LinkFault;
+use crate::link_driver::LinkCounts;
+use crate::stub::StubCounts;
+
+/// What a number is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Only rises.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+}
+
+impl MetricKind {
+    /// As Prometheus writes it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+        }
+    }
+}
+
+/// One number, described.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// Name of the family.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: MetricKind,
+    /// Name and value of its label, if it has one.
+    pub label: Option<(&'static str, &'static str)>,
+    /// One line for people.
+    pub help: &'static str,
+}
+
+const fn plain(name: &'static str, kind: MetricKind, help: &'static str) -> Metric {
+    Metric {
+        name,
+        kind,
+        label: None,
+        help,
+    }
+}
+
+/// A fixed list of numbers with their descriptions.
+#[derive(Debug)]
+struct Board {
+    metrics: Vec<Metric>,
+    values: Vec<AtomicU64>,
+}
+
+impl Board {
+    fn new(metrics: Vec<Metric>) -> Self {
+        let values = metrics.iter().map(|_| AtomicU64::new(0)).collect();
+        Self { metrics, values }
+    }
+
+    fn set_all(&self, values: impl IntoIterator<Item = u64>) {
+        for (slot, value) in self.values.iter().zip(values) {
+            slot.store(value, Ordering::Relaxed);
+        }
+    }
+
+    fn samples(&self) -> impl Iterator<Item = (Metric, u64)> {
+        let values = self.values.iter().map(|slot| slot.load(Ordering::Relaxed));
+        self.metrics.iter().copied().zip(values)
+    }
+}
+
+use MetricKind::{Counter, Gauge};
+
+fn link_metrics(names: [&'static str; 7]) -> Vec<Metric> {
+    let [links, accepted, wrong_keys, refused, bytes, lost, faults] = names;
+    let mut metrics = vec![
+        plain(links, Gauge, "Uplinks that are up."),
+        plain(accepted, Counter, "Uplinks accepted."),
+        plain(
+            wrong_keys,
+            Counter,
+            "Uplinks refused for a key that is not in the list.",
+        ),
+        plain(
+            refused,
+            Counter,
+            "Uplinks refused otherwise: too many, too slow, no uplink at all.",
+        ),
+        plain(bytes, Counter, "Bytes read from uplinks."),
+        plain(lost, Counter, "Uplinks that ended, for whatever reason."),
+    ];
+    metrics.extend(LinkFault::ALL.iter().map(|fault| Metric {
+        name: faults,
+        kind: Counter,
+        label: Some(("reason", fault.label())),
+        help: "Uplinks closed by this side.",
+    }));
+    metrics
+}
+
+fn link_values(links: &LinkCounts) -> impl Iterator<Item = u64> + '_ {
+    [
+        links.links,
+        links.accepted,
+        links.wrong_keys,
+        links.refused,
+        links.read_bytes,
+        links.lost,
+    ]
+    .into_iter()
+    .chain(links.faults)
+}
+
+/// The numbers of a center.
+#[derive(Debug)]
+pub struct CenterCounters(Board);
+
+impl Default for CenterCounters {
+    fn default() -> Self {
+        const CLAIMS: &str = "sallyport_center_claims_total";
+        let claim = |result| Metric {
+            name: CLAIMS,
+            kind: Counter,
+            label: Some(("result", result)),
+            help: "Claims of sessions, by what became of them.",
+        };
+        let mut metrics = vec![
+            claim("granted"),
+            claim("token_reused"),
+            claim("already_online"),
+            claim("degraded"),
+            claim("full"),
+            claim("abandoned"),
+            plain(
+                "sallyport_center_released_total",
+                Counter,
+                "Sessions released by their shard.",
+            ),
+            plain(
+                "sallyport_center_releases_ignored_total",
+                Counter,
+                "Releases of a session or fence that the shard does not hold.",
+            ),
+            plain(
+                "sallyport_center_rebuilt_total",
+                Counter,
+                "Sessions listed by their shard.",
+            ),
+            plain(
+                "sallyport_center_revoked_total",
+                Counter,
+                "Sessions that a shard was told to close.",
+            ),
+            plain(
+                "sallyport_center_vanished_total",
+                Counter,
+                "Sessions freed because their shard does not list them any more.",
+            ),
+            plain(
+                "sallyport_center_leases_lost_total",
+                Counter,
+                "Leases that ran out with sessions.",
+            ),
+            plain(
+                "sallyport_center_sessions_lost_total",
+                Counter,
+                "Sessions freed by a lease that ran out.",
+            ),
+            plain(
+                "sallyport_center_journal_batches_total",
+                Counter,
+                "Group commits on disk.",
+            ),
+            plain(
+                "sallyport_center_journal_failures_total",
+                Counter,
+                "Group commits that failed.",
+            ),
+            plain(
+                "sallyport_center_journal_bytes",
+                Gauge,
+                "Size of the journal.",
+            ),
+            plain(
+                "sallyport_center_sessions",
+                Gauge,
+                "Sessions, granted or about to be.",
+            ),
+            plain(
+                "sallyport_center_shards",
+                Gauge,
+                "Shards that may hold sessions.",
+            ),
+            plain(
+                "sallyport_center_claims_waiting",
+                Gauge,
+                "Claims that wait.",
+            ),
+            plain(
+                "sallyport_center_tokens",
+                Gauge,
+                "Used token ids that are remembered.",
+            ),
+            plain(
+                "sallyport_center_degraded",
+                Gauge,
+                "1 while the journal cannot be written.",
+            ),
+            plain(
+                "sallyport_center_restarting",
+                Gauge,
+                "1 while claims wait for the shards after a restart.",
+            ),
+        ];
+        metrics.extend(link_metrics([
+            "sallyport_center_links",
+            "sallyport_center_links_accepted_total",
+            "sallyport_center_links_wrong_key_total",
+            "sallyport_center_links_refused_total",
+            "sallyport_center_link_read_bytes_total",
+            "sallyport_center_links_lost_total",
+            "sallyport_center_links_closed_total",
+        ]));
+        Self(Board::new(metrics))
+    }
+}
+
+impl CenterCounters {
+    /// Every number with its description.
+    pub fn samples(&self) -> impl Iterator<Item = (Metric, u64)> {
+        self.0.samples()
+    }
+
+    pub(crate) fn publish(&self, center: &CenterCounts, links: &LinkCounts) {
+        let values = [
+            center.granted,
+            center.refused_token_reused,
+            center.refused_already_online,
+            center.refused_degraded,
+            center.refused_full,
+            center.claims_abandoned,
+            center.released,
+            center.releases_ignored,
+            center.rebuilt,
+            center.revoked,
+            center.vanished,
+            center.leases_lost,
+            center.sessions_lost,
+            center.batches,
+            center.batches_failed,
+            center.journal_bytes,
+            center.sessions,
+            center.shards,
+            center.claims_waiting,
+            center.tokens,
+            u64::from(center.degraded),
+            u64::from(center.restarting),
+        ];
+        self.0.set_all(values.into_iter().chain(link_values(links)));
+    }
+}
+
+/// The numbers of a game process.
+#[derive(Debug)]
+pub struct GameCounters(Board);
+
+impl Default for GameCounters {
+    fn default() -> Self {
+        let mut metrics = vec![
+            plain("sallyport_game_sessions", Gauge, "Sessions that are here."),
+            plain(
+                "sallyport_game_sessions_detached",
+                Gauge,
+                "Of these, those whose uplink is lost.",
+            ),
+            plain(
+                "sallyport_game_connected_total",
+                Counter,
+                "Sessions that came.",
+            ),
+            plain(
+                "sallyport_game_disconnected_total",
+                Counter,
+                "Sessions that ended.",
+            ),
+            plain(
+                "sallyport_game_messages_received_total",
+                Counter,
+                "Messages given to the game.",
+            ),
+            plain(
+                "sallyport_game_messages_sent_total",
+                Counter,
+                "Messages of the game, resends not counted.",
+            ),
+            plain(
+                "sallyport_game_records_received_total",
+                Counter,
+                "Records read from uplinks.",
+            ),
+            plain(
+                "sallyport_game_syncs_total",
+                Counter,
+                "Times that both ends of a stream agreed anew.",
+            ),
+        ];
+        metrics.extend(DropReason::ALL.iter().map(|reason| Metric {
+            name: "sallyport_game_drops_total",
+            kind: Counter,
+            label: Some(("reason", reason.label())),
+            help: "Records and messages dropped.",
+        }));
+        metrics.extend(CloseReason::ALL.iter().map(|reason| Metric {
+            name: "sallyport_game_kicks_total",
+            kind: Counter,
+            label: Some(("reason", reason.label())),
+            help: "Sessions ended by this side.",
+        }));
+        metrics.extend(link_metrics([
+            "sallyport_game_links",
+            "sallyport_game_links_accepted_total",
+            "sallyport_game_links_wrong_key_total",
+            "sallyport_game_links_refused_total",
+            "sallyport_game_link_read_bytes_total",
+            "sallyport_game_links_lost_total",
+            "sallyport_game_links_closed_total",
+        ]));
+        Self(Board::new(metrics))
+    }
+}
+
+impl GameCounters {
+    /// Every number with its description.
+    pub fn samples(&self) -> impl Iterator<Item = (Metric, u64)> {
+        self.0.samples()
+    }
+
+    pub(crate) fn publish(&self, stub: &StubCounts, links: &LinkCounts) {
+        let values = [
+            stub.sessions,
+            stub.detached,
+            stub.connected,
+            stub.disconnected,
+            stub.received,
+            stub.sent,
+            stub.records,
+            stub.syncs,
+        ];
+        let values = values.into_iter().chain(stub.drops.iter().copied());
+        let values = values.chain(stub.kicks.iter().copied());
+        self.0.set_all(values.chain(link_values(links)));
+    }
+}
+
+#[cfg(test)]
+mod tests;

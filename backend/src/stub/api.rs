@@ -1,0 +1,194 @@
+//! What game logic is written against: the [`Game`] trait, and [`Context`] by which it answers.
+//!
+//! A game is called in the order in which things happen to a player, on one thread; it sees no
+//! link, no number and no acknowledgement. Invariant: for each session `connected` comes once,
+//! then any number of calls, then `disconnected` once.
+
+use protocol::body::Lane;
+use protocol::ids::{Fence, MessageId, SessionId};
+use protocol::reason::CloseReason;
+use protocol::time::Now;
+use protocol::uplink::ClientAddress;
+
+use super::Core;
+
+/// A player whose session has come here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Player<'a> {
+    /// The session.
+    pub session: SessionId,
+    /// Which claim of it; rises over all sessions of an account.
+    pub fence: Fence,
+    /// The account.
+    pub account: &'a str,
+    /// Distribution channel.
+    pub channel: &'a str,
+    /// Version of the game client.
+    pub client_version: u32,
+    /// Where the client is, if this process asked for it.
+    pub address: Option<ClientAddress>,
+    /// When the login was done, Unix ms.
+    pub unix_ms: u64,
+}
+
+/// How a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Departure {
+    /// The session.
+    pub session: SessionId,
+    /// Why; `None` for a reason that this version does not know.
+    pub reason: Option<CloseReason>,
+    /// When, Unix ms.
+    pub unix_ms: u64,
+}
+
+/// A message from a player.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// From whom.
+    pub session: SessionId,
+    /// How it came.
+    pub lane: Lane,
+    /// The game's own type.
+    pub message: MessageId,
+    /// Its content.
+    pub payload: &'a [u8],
+}
+
+/// A request to be answered; may be kept and answered later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request {
+    /// From whom.
+    pub session: SessionId,
+    /// How it came; replies go the same way.
+    pub lane: Lane,
+    /// The game's own type, repeated in the replies.
+    pub message: MessageId,
+    /// The client's number for it.
+    pub(super) request: u32,
+}
+
+/// Why something was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The session is not here (any more).
+    #[error("the session is not here")]
+    Gone,
+    /// The payload does not fit into a frame.
+    #[error("the payload does not fit into a frame")]
+    TooLong,
+    /// The player has acknowledged nothing for too long; its session ends with
+    /// `outbox_overflow`.
+    #[error("the player's outbox is full")]
+    Full,
+}
+
+/// Game logic. Everything has a default that ignores it, but an unanswered request stays so.
+pub trait Game {
+    /// A player has come.
+    fn connected(&mut self, context: &mut Context<'_>, player: &Player<'_>) {
+        let _ = (context, player);
+    }
+
+    /// A player has gone; nothing can be sent to it any more.
+    fn disconnected(&mut self, context: &mut Context<'_>, departure: &Departure) {
+        let _ = (context, departure);
+    }
+
+    /// A player sent a message that wants no answer.
+    fn message(&mut self, context: &mut Context<'_>, message: &Message<'_>) {
+        let _ = (context, message);
+    }
+
+    /// A player sent a request.
+    fn request(&mut self, context: &mut Context<'_>, request: &Request, payload: &[u8]) {
+        let _ = (context, request, payload);
+    }
+}
+
+/// What a game can do while it is called.
+pub struct Context<'a> {
+    pub(super) core: &'a mut Core,
+    pub(super) now: Now,
+}
+
+impl Context<'_> {
+    /// Now.
+    pub fn now(&self) -> Now {
+        self.now
+    }
+
+    /// Answers a request, for the last time.
+    ///
+    /// # Errors
+    /// Nothing was sent.
+    pub fn reply(&mut self, request: &Request, payload: &[u8]) -> Result<(), SendError> {
+        self.core.reply(self.now, request, false, payload)
+    }
+
+    /// Answers a request; another answer follows.
+    ///
+    /// # Errors
+    /// Nothing was sent.
+    pub fn reply_more(&mut self, request: &Request, payload: &[u8]) -> Result<(), SendError> {
+        self.core.reply(self.now, request, true, payload)
+    }
+
+    /// Answers a request with an error of the game's own. The text is cut to 256 bytes.
+    ///
+    /// # Errors
+    /// Nothing was sent.
+    pub fn reply_error(
+        &mut self,
+        request: &Request,
+        code: u16,
+        text: &str,
+    ) -> Result<(), SendError> {
+        self.core.reply_error(self.now, request, code, text)
+    }
+
+    /// Sends a player a message of the server's own accord.
+    ///
+    /// # Errors
+    /// Nothing was sent.
+    pub fn push(
+        &mut self,
+        session: SessionId,
+        lane: Lane,
+        message: MessageId,
+        payload: &[u8],
+    ) -> Result<(), SendError> {
+        self.core.push(self.now, session, lane, message, payload)
+    }
+
+    /// Ends a session. `disconnected` follows after this call of the game.
+    pub fn kick(&mut self, session: SessionId, reason: CloseReason) {
+        self.core.end_later(session, reason);
+    }
+}
+
+/// Sends everything back: a request as its reply, a message as a push of the same id and lane.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EchoGame;
+
+/// Error code of [`EchoGame`] for what cannot be sent back in one frame.
+const ECHO_TOO_LONG: u16 = 1;
+
+impl Game for EchoGame {
+    fn message(&mut self, context: &mut Context<'_>, message: &Message<'_>) {
+        // One that is gone or full is told so by the stub; one that is too long was compressed
+        // on its way here, and nobody waits for it.
+        let _ = context.push(
+            message.session,
+            message.lane,
+            message.message,
+            message.payload,
+        );
+    }
+
+    fn request(&mut self, context: &mut Context<'_>, request: &Request, payload: &[u8]) {
+        if context.reply(request, payload) == Err(SendError::TooLong) {
+            let _ = context.reply_error(request, ECHO_TOO_LONG, "too long to be sent back");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The arguments of `sallyport loadtest`. Owns names, defaults and help; does
+//! nothing with them.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+/// Arguments of `sallyport loadtest`.
+#[derive(Debug, Clone, Args)]
+pub struct LoadtestArgs {
+    /// Address of the gateway
+    #[arg(value_name = "TARGET")]
+    pub target: String,
+    /// The gateway's public key
+    #[arg(long, value_name = "BASE64URL", allow_hyphen_values = true)]
+    pub key: String,
+    /// The secret that signs login tokens
+    #[arg(long, value_name = "BASE64URL", allow_hyphen_values = true)]
+    pub token_key: String,
+    /// The gateway's token audience
+    #[arg(long, default_value = "sallyport")]
+    pub audience: String,
+    /// Clients
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub clients: u32,
+    /// Sends a second, over all clients
+    #[arg(long, default_value_t = 1_000.0)]
+    pub rate: f64,
+    /// Seconds that are measured
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    pub duration: f64,
+    /// What the clients do
+    #[arg(long, value_enum, default_value_t = Scenario::Echo)]
+    pub scenario: Scenario,
+    /// How they connect
+    #[arg(long, value_enum, default_value_t = Transport::Tcp)]
+    pub transport: Transport,
+    /// Requests go over `reliable`; over the other lanes messages that come back
+    #[arg(long, value_enum, default_value_t = LaneName::Reliable)]
+    pub lane: LaneName,
+    /// The group that they talk to
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub group: u16,
+    /// Bytes of a payload
+    #[arg(long, value_name = "BYTES", default_value_t = 64)]
+    pub payload: u32,
+    /// Seed of the order of sends and of their content
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Worker processes; as many as the open-file limit asks for if left out
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub processes: Option<u32>,
+    /// Admin port of a server process, for its figures (repeatable)
+    #[arg(long, value_name = "URL")]
+    pub admin: Vec<String>,
+    /// File with the admin ports' bearer token
+    #[arg(long, value_name = "FILE")]
+    pub admin_token_file: Option<PathBuf>,
+    /// Write the result as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Exit 1 if this holds for the result, such as 'p99_us > 50000' (repeatable)
+    #[arg(long, value_name = "EXPR")]
+    pub fail_if: Vec<String>,
+    /// I/O engine of the clients
+    #[arg(long, value_enum, default_value_t = EngineChoice::Auto, hide = true)]
+    pub engine: EngineChoice,
+    /// Longest wait for replies after the last send
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, hide = true)]
+    pub drain: f64,
+}
+
+/// What the clients do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// Each send comes back
+    Echo,
+}
+
+impl Scenario {
+    /// The name in reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Echo => "echo",
+        }
+    }
+}
+
+/// How the clients connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Transport {
+    /// TCP
+    Tcp,
+}
+
+impl Transport {
+    /// The name in reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// A lane by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LaneName {
+    /// In order, none lost
+    Reliable,
+    /// In any order
+    Unreliable,
+    /// Never an older one after a newer one
+    Sequenced,
+}
+
+impl LaneName {
+    /// The name in reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reliable => "reliable",
+            Self::Unreliable => "unreliable",
+            Self::Sequenced => "sequenced",
+        }
+    }
+
+    /// The lane of the wire.
+    pub const fn lane(self) -> protocol::body::Lane {
+        match self {
+            Self::Reliable => protocol::body::Lane::Reliable,
+            Self::Unreliable => protocol::body::Lane::Unreliable,
+            Self::Sequenced => protocol::body::Lane::Sequenced,
+        }
+    }
+}
+
+/// Which engine carries the clients' sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineChoice {
+    /// io_uring where it is allowed
+    Auto,
+    /// io_uring
+    Uring,
+    /// epoll
+    Epoll,
+}

@@ -1,0 +1,567 @@
+//! The core of a worker: its clients from their first connect to their logout,
+//! what they send and what becomes of it. Reads no clock, opens no socket.
+//!
+//! Call order, in a loop: `handle_*` for what the engine reported; `handle_turn`;
+//! then `poll_connect`, `poll_command` and `poll_milestone` until `None`; sleep
+//! until `poll_timeout`. Time only moves forward.
+//!
+//! Bounds: attempts in flight and attempts a client, the phases of connecting,
+//! draining and logging out, work a turn. Outboxes are bounded by `protocol`.
+//!
+//! Invariant: a client is in exactly one [`Stage`], and the counters of
+//! [`Tally`] and of the fleet change only where a stage does.
+
+mod client;
+mod finish;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use gateway::engine::{ClosedBy, ConnId};
+use protocol::client::{Client, Shared};
+use protocol::ids::MessageId;
+use protocol::time::{Now, Time};
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng as _;
+
+use crate::ledger::Ledger;
+use crate::messages::WorkerPlan;
+use crate::schedule::Schedule;
+use crate::tally::{Tally, connect_reason, socket_reason};
+use client::{Judge, Seen};
+
+/// Connects and logins in flight of one worker. Enough to keep a gateway busy,
+/// few enough that none waits long for its WELCOME.
+pub const IN_FLIGHT_MAX: u32 = 256;
+/// The same until the first client is in: a wrong key or a dead target shows
+/// after a few attempts, not after thousands.
+pub const IN_FLIGHT_FIRST: u32 = 8;
+/// Attempts of one client to get in.
+pub const ATTEMPTS_MAX: u8 = 5;
+/// Pause, ms, after the first failed attempt; doubles with each further one.
+pub const BACKOFF_MS: u64 = 100;
+/// How long, ms, a TCP connect may take; a lost SYN is resent after 1 and 3 s.
+pub const CONNECT_TIMEOUT_MS: u64 = 10_000;
+/// The phase of connecting ends after this, ms, plus `CONNECT_PHASE_MS_A_CLIENT`
+/// for each client: a gateway slower than 200 logins a second is a finding.
+pub const CONNECT_PHASE_MS: u64 = 30_000;
+/// See [`CONNECT_PHASE_MS`].
+pub const CONNECT_PHASE_MS_A_CLIENT: u64 = 5;
+/// How long, ms, after the last login groups may take to come up.
+pub const GROUP_UP_MS: u64 = 15_000;
+/// How long, ms, nothing may be missing before the drain ends: a doubled reply
+/// comes after the one that was waited for.
+pub const SETTLE_MS: u64 = 200;
+/// How long, ms, logging out may take.
+pub const LOGOUT_MS: u64 = 15_000;
+/// Logouts begun in one turn.
+const LOGOUTS_A_TURN: usize = 256;
+/// Turns of the schedule taken in one turn of the loop.
+const DUE_A_TURN: usize = 1_024;
+/// Every client's timers are looked at once in this time, microseconds. Timers
+/// are seconds long; a sweep needs no order among them.
+const SWEEP_US: u64 = 250_000;
+/// Longest sleep, microseconds, while there are clients.
+const SLEEP_US_MAX: u64 = 10_000;
+/// Clients of a loopback target that share one source address; each needs a
+/// port of the ephemeral range, which has 28,232 by default.
+pub const CLIENTS_PER_SOURCE: u32 = 25_000;
+/// Message id of what the clients send.
+pub const MESSAGE: MessageId = MessageId(1);
+
+const NOBODY: u32 = u32::MAX;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Waits in `queue` for room among the attempts in flight.
+    Queued,
+    /// Waits after a failed attempt.
+    Waiting(Time),
+    /// The TCP connect is on its way since.
+    Connecting(Time),
+    /// Handshake and login.
+    LoggingIn,
+    /// In a session.
+    In,
+    /// LOGOUT is sent.
+    LoggingOut,
+    /// Was in.
+    Ended,
+    /// Never got in.
+    Failed,
+}
+
+impl Stage {
+    /// Not in and not given up.
+    const fn is_arriving(self) -> bool {
+        matches!(
+            self,
+            Self::Queued | Self::Waiting(_) | Self::Connecting(_) | Self::LoggingIn
+        )
+    }
+}
+
+#[derive(Debug)]
+struct Slot {
+    stage: Stage,
+    attempts: u8,
+    group_up: bool,
+    was_in: bool,
+    /// In `dirty`.
+    is_dirty: bool,
+    /// A buffer is with the engine.
+    is_sending: bool,
+    /// There may be more to send behind it.
+    has_more: bool,
+    conn: Option<ConnId>,
+    client: Option<Box<Client>>,
+    ledger: Ledger,
+    /// Turns that have come.
+    due: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Connecting,
+    /// Every client is settled; waits for the start.
+    Ready,
+    Running,
+    /// The window is over.
+    Draining {
+        deadline: Time,
+        /// Since when nothing is missing.
+        quiet_since: Option<Time>,
+    },
+    Drained,
+    LoggingOut {
+        deadline: Time,
+    },
+    Done,
+}
+
+/// What the driver has to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Hand these bytes to the engine.
+    Send(ConnId, Vec<u8>),
+    /// Close.
+    Close(ConnId),
+}
+
+/// What the parent wants to know at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Milestone {
+    /// Every client is in or was given up.
+    Ready,
+    /// Every reply is here or was given up.
+    Drained,
+    /// Everything is over.
+    Done,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Fleet {
+    plan: WorkerPlan,
+    token_secret: [u8; 64],
+    rng: ChaCha20Rng,
+    slots: Vec<Slot>,
+    /// Client of each of the engine's connections.
+    by_conn: Vec<u32>,
+    queue: VecDeque<u32>,
+    dirty: VecDeque<u32>,
+    closes: Vec<ConnId>,
+    shared: Shared,
+    payload: Vec<u8>,
+    schedule: Option<Schedule>,
+    tally: Tally,
+    phase: Phase,
+    milestone: Option<Milestone>,
+    unable: Option<String>,
+    /// Clients that are neither in nor given up.
+    arriving: u32,
+    in_flight: u32,
+    groups_up: u32,
+    /// Turns that have come and are not sent, of clients that are in.
+    pending: u64,
+    connect_deadline: Time,
+    group_deadline: Time,
+    swept_at: Time,
+    sweep_position: usize,
+    logout_position: usize,
+    first_attempt: Option<Time>,
+    last_login: Option<Time>,
+    window_end: Option<Time>,
+}
+
+impl Fleet {
+    /// A fleet that begins to connect. `secret` must be fresh and random.
+    pub fn new(plan: WorkerPlan, token_secret: [u8; 64], secret: [u8; 32], now: Time) -> Self {
+        let slots = (0..plan.count).map(|_| Slot {
+            stage: Stage::Queued,
+            attempts: 0,
+            group_up: false,
+            was_in: false,
+            is_dirty: false,
+            is_sending: false,
+            has_more: false,
+            conn: None,
+            client: None,
+            ledger: Ledger::default(),
+            due: 0,
+        });
+        Self {
+            token_secret,
+            rng: ChaCha20Rng::from_seed(secret),
+            slots: slots.collect(),
+            by_conn: Vec::new(),
+            queue: (0..plan.count).collect(),
+            dirty: VecDeque::new(),
+            closes: Vec::new(),
+            shared: Shared::default(),
+            payload: Vec::with_capacity(plan.payload_bytes),
+            schedule: None,
+            tally: Tally::default(),
+            phase: Phase::Connecting,
+            milestone: None,
+            unable: None,
+            arriving: plan.count,
+            in_flight: 0,
+            groups_up: 0,
+            pending: 0,
+            connect_deadline: now
+                .after_ms(CONNECT_PHASE_MS + CONNECT_PHASE_MS_A_CLIENT * u64::from(plan.count)),
+            group_deadline: now,
+            swept_at: now,
+            sweep_position: 0,
+            logout_position: 0,
+            first_attempt: None,
+            last_login: None,
+            window_end: None,
+            plan,
+        }
+    }
+
+    /// The parent says when to send.
+    pub fn handle_start(&mut self, at: Time) {
+        if self.phase == Phase::Ready {
+            let plan = &self.plan;
+            self.schedule = Some(Schedule::new(
+                at,
+                plan.rate,
+                plan.duration_ms,
+                plan.clients,
+                plan.first,
+                plan.count,
+                plan.seed,
+            ));
+            self.phase = Phase::Running;
+        }
+    }
+
+    /// The parent wants an end.
+    pub fn handle_finish(&mut self, now: Time) {
+        if !matches!(self.phase, Phase::LoggingOut { .. } | Phase::Done) {
+            self.queue.clear();
+            self.phase = Phase::LoggingOut {
+                deadline: now.after_ms(LOGOUT_MS),
+            };
+        }
+    }
+
+    /// The next client to connect, with the source address to take and the
+    /// address to connect to.
+    pub fn poll_connect(&mut self, now: Time) -> Option<(u32, Option<IpAddr>, SocketAddr)> {
+        let limit = if self.tally.ever_in == 0 {
+            IN_FLIGHT_FIRST
+        } else {
+            IN_FLIGHT_MAX
+        };
+        if self.in_flight >= limit {
+            return None;
+        }
+        let index = self.queue.pop_front()?;
+        self.first_attempt.get_or_insert(now);
+        self.slots[index as usize].stage = Stage::Connecting(now);
+        self.in_flight += 1;
+        Some((index, source(&self.plan, index), self.plan.target))
+    }
+
+    /// The engine has begun to connect this client.
+    pub fn handle_connecting(&mut self, index: u32, conn: ConnId) {
+        let at = conn.index as usize;
+        if self.by_conn.len() <= at {
+            self.by_conn.resize(at + 1, NOBODY);
+        }
+        self.by_conn[at] = index;
+        self.slots[index as usize].conn = Some(conn);
+    }
+
+    /// The engine could not.
+    pub fn handle_connect_error(&mut self, index: u32, error: &io::Error, now: Time) {
+        self.end(index, connect_reason(error), now);
+    }
+
+    fn index_of(&self, conn: ConnId) -> Option<u32> {
+        let index = *self.by_conn.get(conn.index as usize)?;
+        let slot = self.slots.get(index as usize)?;
+        (slot.conn == Some(conn)).then_some(index)
+    }
+
+    /// A TCP connection stands: the client says HELLO.
+    pub fn handle_connected(&mut self, conn: ConnId, now: Now) {
+        if let Some(index) = self.index_of(conn) {
+            match self.new_client(index, now) {
+                Ok(client) => {
+                    let slot = &mut self.slots[index as usize];
+                    slot.client = Some(Box::new(client));
+                    slot.stage = Stage::LoggingIn;
+                    self.mark(index);
+                }
+                Err(reason) => self.end(index, reason, now.time),
+            }
+        }
+    }
+
+    /// Bytes arrived.
+    pub fn handle_received(&mut self, conn: ConnId, data: &mut [u8], now: Time) {
+        let Some(index) = self.index_of(conn) else {
+            return;
+        };
+        self.with_client(index, now, |client, shared, judge| {
+            client.handle_received(now, data, shared, &mut |event| judge.handle(event));
+        });
+        self.mark(index);
+    }
+
+    /// A buffer is back.
+    pub fn handle_sent(&mut self, conn: ConnId, buf: Vec<u8>) {
+        self.shared.buffers.give(buf);
+        if let Some(index) = self.index_of(conn) {
+            let slot = &mut self.slots[index as usize];
+            slot.is_sending = false;
+            if std::mem::take(&mut slot.has_more) {
+                self.mark(index);
+            }
+        }
+    }
+
+    /// A connection is over.
+    pub fn handle_closed(&mut self, conn: ConnId, why: ClosedBy, now: Time) {
+        let Some(index) = self.index_of(conn) else {
+            return;
+        };
+        self.slots[index as usize].conn = None;
+        let reason = match why {
+            ClosedBy::Error(kind) => socket_reason(kind),
+            ClosedBy::Peer | ClosedBy::Local => protocol::reason::CloseReason::PeerClosed.label(),
+        };
+        self.end(index, reason, now);
+    }
+
+    fn mark(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        if !slot.is_dirty {
+            slot.is_dirty = true;
+            self.dirty.push_back(index);
+        }
+    }
+
+    /// Runs one call of a client's core and acts on what it reported.
+    fn with_client(
+        &mut self,
+        index: u32,
+        now: Time,
+        call: impl FnOnce(&mut Client, &mut Shared, &mut Judge<'_>),
+    ) {
+        let slot = &mut self.slots[index as usize];
+        let Some(client) = slot.client.as_mut() else {
+            return;
+        };
+        let mut seen = Seen::default();
+        let mut judge = Judge {
+            plan: &self.plan,
+            index,
+            schedule: self.schedule.as_ref(),
+            ledger: &mut slot.ledger,
+            tally: &mut self.tally,
+            seen: &mut seen,
+            now,
+        };
+        call(client, &mut self.shared, &mut judge);
+        if seen.logged_in {
+            self.enter(index, now);
+        }
+        if let Some(up) = seen.group_up {
+            self.set_group_up(index, up);
+        }
+        if let Some(closed) = seen.closed {
+            self.end(index, crate::tally::closed_reason(closed), now);
+        }
+    }
+
+    fn set_group_up(&mut self, index: u32, up: bool) {
+        let slot = &mut self.slots[index as usize];
+        if slot.group_up != up {
+            slot.group_up = up;
+            self.groups_up = if up {
+                self.groups_up + 1
+            } else {
+                self.groups_up - 1
+            };
+        }
+    }
+
+    /// Time has passed: turns, deadlines, phases.
+    pub fn handle_turn(&mut self, now: Time) {
+        self.sweep(now);
+        match self.phase {
+            Phase::Connecting => self.advance_connecting(now),
+            Phase::Ready | Phase::Drained | Phase::Done => {}
+            Phase::Running => self.advance_running(now),
+            Phase::Draining {
+                deadline,
+                quiet_since,
+            } => self.advance_draining(now, deadline, quiet_since),
+            Phase::LoggingOut { deadline } => self.advance_logout(now, deadline),
+        }
+    }
+
+    fn advance_running(&mut self, now: Time) {
+        for _ in 0..DUE_A_TURN {
+            let Some(index) = self.schedule.as_mut().and_then(|s| s.poll_due(now)) else {
+                break;
+            };
+            let slot = &mut self.slots[index as usize];
+            if slot.stage == Stage::In {
+                slot.due += 1;
+                self.pending += 1;
+                self.mark(index);
+            }
+        }
+        let Some(schedule) = &self.schedule else {
+            return;
+        };
+        let end = schedule.start().after_ms(self.plan.duration_ms);
+        let is_over = schedule.poll_timeout().is_none() && now >= end;
+        if is_over || self.tally.logged_in == 0 {
+            self.window_end = Some(if is_over { end } else { now });
+            self.tally.sent_in_window = self.tally.sent;
+            self.phase = Phase::Draining {
+                deadline: now.after_ms(self.plan.drain_ms),
+                quiet_since: None,
+            };
+        }
+    }
+
+    fn advance_draining(&mut self, now: Time, deadline: Time, quiet_since: Option<Time>) {
+        let quiet_since = (self.tally.outstanding == 0 && self.pending == 0)
+            .then(|| quiet_since.unwrap_or(now));
+        let is_settled = quiet_since.is_some_and(|since| now >= since.after_ms(SETTLE_MS));
+        if is_settled || now >= deadline {
+            self.phase = Phase::Drained;
+            self.milestone = Some(Milestone::Drained);
+        } else {
+            self.phase = Phase::Draining {
+                deadline,
+                quiet_since,
+            };
+        }
+    }
+
+    /// Looks at the timers of the clients whose turn in the sweep it is.
+    fn sweep(&mut self, now: Time) {
+        let passed = now.us_since(self.swept_at).min(SWEEP_US);
+        let share = self.slots.len() as u64 * passed / SWEEP_US;
+        if share == 0 {
+            return;
+        }
+        self.swept_at = now;
+        for _ in 0..share {
+            let index = self.sweep_position;
+            self.sweep_position = (index + 1) % self.slots.len();
+            self.look_at(index as u32, now);
+        }
+    }
+
+    fn look_at(&mut self, index: u32, now: Time) {
+        let slot = &mut self.slots[index as usize];
+        match slot.stage {
+            Stage::Waiting(until) if now >= until => {
+                slot.stage = Stage::Queued;
+                self.queue.push_back(index);
+            }
+            Stage::Connecting(since) if now >= since.after_ms(CONNECT_TIMEOUT_MS) => {
+                self.end(index, "connect_timeout", now);
+            }
+            Stage::LoggingIn | Stage::In | Stage::LoggingOut => {
+                let timeout = slot.client.as_ref().and_then(|client| client.poll_timeout());
+                if timeout.is_some_and(|at| now >= at) {
+                    self.with_client(index, now, |client, _, judge| {
+                        client.handle_timeout(now, &mut |event| judge.handle(event));
+                    });
+                    self.mark(index);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The next thing for the driver to do with a connection.
+    pub fn poll_command(&mut self, now: Time) -> Option<Command> {
+        if let Some(conn) = self.closes.pop() {
+            return Some(Command::Close(conn));
+        }
+        while let Some(index) = self.dirty.pop_front() {
+            self.slots[index as usize].is_dirty = false;
+            if let Some(command) = self.transmit(index, now) {
+                return Some(command);
+            }
+        }
+        None
+    }
+
+    /// A command could not be done; its buffer is here.
+    pub fn handle_refused(&mut self, conn: ConnId, buf: Vec<u8>) {
+        // The connection is closing, which is reported, or the engine has lost
+        // a promise; either way the client must not go on with a hole in its
+        // wire sequence.
+        self.shared.buffers.give(buf);
+        self.closes.push(conn);
+    }
+
+    /// The next milestone, once.
+    pub fn poll_milestone(&mut self) -> Option<Milestone> {
+        self.milestone.take()
+    }
+
+    /// When `handle_turn` wants to be called, at the latest.
+    pub fn poll_timeout(&self, now: Time) -> Time {
+        let busy = !self.dirty.is_empty() || !self.closes.is_empty();
+        let can_connect = !self.queue.is_empty() && self.in_flight < IN_FLIGHT_FIRST;
+        if busy || can_connect {
+            return now;
+        }
+        let next = self.schedule.as_ref().and_then(Schedule::poll_timeout);
+        let latest = now + SLEEP_US_MAX;
+        match (self.phase, next) {
+            (Phase::Running, Some(next)) => next.min(latest),
+            _ => latest,
+        }
+    }
+}
+
+/// The source address of a client: loopback targets with many clients need
+/// several, since an address has only so many ports.
+fn source(plan: &WorkerPlan, index: u32) -> Option<IpAddr> {
+    let is_v4_loopback = matches!(plan.target.ip(), IpAddr::V4(ip) if ip.is_loopback());
+    if !is_v4_loopback || plan.clients <= CLIENTS_PER_SOURCE {
+        return None;
+    }
+    let host = 1 + (plan.first + index) / CLIENTS_PER_SOURCE;
+    Some(IpAddr::V4(Ipv4Addr::from(0x7f00_0000 + host)))
+}
+
+#[cfg(test)]
+mod tests;

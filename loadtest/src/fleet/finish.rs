@@ -1,0 +1,258 @@
+//! How clients get in and how they leave: retries, the end of each phase that
+//! waits for all of them, and the result of the worker.
+
+use protocol::reason::CloseReason;
+use protocol::time::Time;
+
+use super::{
+    ATTEMPTS_MAX, BACKOFF_MS, Fleet, GROUP_UP_MS, LOGOUTS_A_TURN, Milestone, Phase, Stage,
+};
+use crate::messages::{Outcome, Progress};
+use crate::payload::mix;
+use crate::schedule;
+
+/// Reasons that another attempt does not change.
+const FINAL: &[&str] = &[
+    CloseReason::BadToken.label(),
+    CloseReason::TokenAudience.label(),
+    CloseReason::TokenExpired.label(),
+    CloseReason::BadVersion.label(),
+    CloseReason::BadHandshake.label(),
+    "token_unusable",
+];
+
+/// What to say when nobody got in.
+fn advice(reason: &str) -> &'static str {
+    match reason {
+        "bad_handshake" => "is --key the public key of this gateway?",
+        "bad_token" => "is --token-key the secret whose public key the gateway trusts?",
+        "token_audience" => "is --audience that of the gateway?",
+        "token_expired" => "do the clocks of both machines agree?",
+        "token_unusable" => "--token-key must be a secret of `sallyport keygen token`",
+        "connection_refused" => "nobody listens there; is the gateway running?",
+        "connect_timeout" => "nobody answers there; is the address right?",
+        "open_files" => "raise the open-file limit (ulimit -n)",
+        "center_unavailable" => "the gateway cannot reach center; is it running?",
+        "peer_closed" | "connection_reset" => {
+            "it closed without a word; is this the gateway's client port, and --key its key?"
+        }
+        "login_timeout" => "it does not answer; is this the gateway's client port?",
+        _ => "the gateway's log and counters may say more",
+    }
+}
+
+impl Fleet {
+    /// A client is in.
+    pub(super) fn enter(&mut self, index: u32, now: Time) {
+        let slot = &mut self.slots[index as usize];
+        if slot.stage != Stage::LoggingIn {
+            return;
+        }
+        slot.stage = Stage::In;
+        slot.was_in = true;
+        self.in_flight -= 1;
+        self.arriving -= 1;
+        self.last_login = Some(now);
+        self.group_deadline = now.after_ms(GROUP_UP_MS);
+        self.tally.enter();
+        self.unable = None;
+    }
+
+    /// An attempt, or a session, is over.
+    pub(super) fn end(&mut self, index: u32, reason: &'static str, now: Time) {
+        let slot = &mut self.slots[index as usize];
+        self.closes.extend(slot.conn.take());
+        slot.client = None;
+        slot.is_sending = false;
+        match slot.stage {
+            Stage::Connecting(_) | Stage::LoggingIn => {
+                self.in_flight -= 1;
+                slot.attempts += 1;
+                let is_final = slot.attempts >= ATTEMPTS_MAX || FINAL.contains(&reason);
+                if is_final || self.phase != Phase::Connecting {
+                    self.fail(index, reason);
+                } else {
+                    let pause_ms = BACKOFF_MS << (slot.attempts - 1);
+                    let jitter_ms = mix(u64::from(index) ^ now.0) % pause_ms;
+                    slot.stage = Stage::Waiting(now.after_ms(pause_ms + jitter_ms));
+                }
+            }
+            Stage::In => {
+                self.tally.error(reason);
+                self.bury(index);
+            }
+            Stage::LoggingOut => {
+                if reason != CloseReason::LoggedOut.label() {
+                    self.tally.error(reason);
+                }
+                self.bury(index);
+            }
+            Stage::Queued | Stage::Waiting(_) | Stage::Ended | Stage::Failed => {}
+        }
+    }
+
+    /// A client never gets in.
+    fn fail(&mut self, index: u32, reason: &'static str) {
+        self.slots[index as usize].stage = Stage::Failed;
+        self.arriving -= 1;
+        self.tally.failed += 1;
+        self.tally.error(reason);
+        if self.tally.ever_in == 0 && self.unable.is_none() {
+            self.unable = Some(format!("{reason}: {}", advice(reason)));
+        }
+    }
+
+    /// What a client that was in leaves behind.
+    fn bury(&mut self, index: u32) {
+        self.set_group_up(index, false);
+        let slot = &mut self.slots[index as usize];
+        slot.stage = Stage::Ended;
+        let missing = slot.ledger.missing();
+        self.pending -= u64::from(slot.due - slot.ledger.sent());
+        self.tally.logged_in -= 1;
+        self.tally.lost += missing;
+        self.tally.outstanding = self.tally.outstanding.saturating_sub(missing);
+    }
+
+    pub(super) fn advance_connecting(&mut self, now: Time) {
+        if self.tally.ever_in == 0 && self.unable.is_some() {
+            self.finish();
+            return;
+        }
+        if self.arriving > 0 && now >= self.connect_deadline {
+            for index in 0..self.slots.len() as u32 {
+                let stage = self.slots[index as usize].stage;
+                if stage.is_arriving() {
+                    let slot = &mut self.slots[index as usize];
+                    self.closes.extend(slot.conn.take());
+                    slot.client = None;
+                    self.fail(index, "connect_timeout");
+                }
+            }
+            self.queue.clear();
+            self.in_flight = 0;
+            return;
+        }
+        if self.arriving > 0 {
+            return;
+        }
+        let missing = self.tally.logged_in - self.groups_up;
+        if missing > 0 && now < self.group_deadline {
+            return;
+        }
+        if self.groups_up == 0 {
+            self.unable = Some(format!(
+                "group_not_up: no backend of group {} answers; is the game running?",
+                self.plan.group
+            ));
+            self.finish();
+            return;
+        }
+        self.tally.errors_add("group_not_up", u64::from(missing));
+        self.phase = Phase::Ready;
+        self.milestone = Some(Milestone::Ready);
+    }
+
+    pub(super) fn advance_logout(&mut self, now: Time, deadline: Time) {
+        let until = (self.logout_position + LOGOUTS_A_TURN).min(self.slots.len());
+        for index in self.logout_position..until {
+            let slot = &mut self.slots[index];
+            match (slot.stage, slot.client.as_mut()) {
+                (Stage::In, Some(client)) => {
+                    client.logout(now);
+                    slot.stage = Stage::LoggingOut;
+                    self.mark(index as u32);
+                }
+                (stage, _) if stage.is_arriving() => {
+                    self.closes.extend(slot.conn.take());
+                    slot.client = None;
+                    slot.stage = Stage::Failed;
+                }
+                _ => {}
+            }
+        }
+        self.logout_position = until;
+        let is_begun = until == self.slots.len();
+        if (is_begun && self.tally.logged_in == 0) || now >= deadline {
+            self.tally
+                .errors_add("logout_timeout", u64::from(self.tally.logged_in));
+            for index in 0..self.slots.len() as u32 {
+                let stage = self.slots[index as usize].stage;
+                if matches!(stage, Stage::In | Stage::LoggingOut) {
+                    self.bury(index);
+                }
+            }
+            self.finish();
+        }
+    }
+
+    fn finish(&mut self) {
+        self.phase = Phase::Done;
+        self.milestone = Some(Milestone::Done);
+    }
+
+    /// Where the worker stands. Takes the latencies since the last time.
+    pub fn progress(&mut self) -> Progress {
+        let latency = self.tally.interval.take_counts();
+        self.tally.earlier.add_counts(&latency);
+        Progress {
+            logged_in: self.tally.logged_in,
+            failed: self.tally.failed,
+            sent: self.tally.sent,
+            received: self.tally.received,
+            errors: self.tally.errors_total()
+                + self.tally.lost
+                + self.tally.duplicated
+                + self.tally.out_of_order,
+            latency,
+        }
+    }
+
+    /// The result, when everything is over.
+    pub fn outcome(&mut self) -> Outcome {
+        let latency = self.tally.interval.take_counts();
+        self.tally.earlier.add_counts(&latency);
+        let not_sent = self.not_sent();
+        self.tally.errors_add("not_sent", not_sent);
+        Outcome {
+            unable: self.unable.take(),
+            logged_in_most: self.tally.logged_in_most,
+            connect_failures: self.plan.count - self.tally.ever_in,
+            first_attempt_us: self.first_attempt.map(|at| at.0),
+            last_login_us: self.last_login.map(|at| at.0),
+            window_end_us: self.window_end.map(|at| at.0),
+            sent_in_window: self.tally.sent_in_window,
+            sent: self.tally.sent,
+            received: self.tally.received,
+            lost: self.tally.lost,
+            duplicated: self.tally.duplicated,
+            out_of_order: self.tally.out_of_order,
+            errors: self
+                .tally
+                .errors()
+                .iter()
+                .map(|(reason, count)| ((*reason).to_owned(), *count))
+                .collect(),
+            latency: self.tally.earlier.take_counts(),
+        }
+    }
+
+    /// Turns of clients that were in, which no send was made for. Those of
+    /// clients that never got in are in `connect_failures`.
+    fn not_sent(&self) -> u64 {
+        let Some(schedule) = &self.schedule else {
+            return 0;
+        };
+        let total = schedule::total(self.plan.rate, self.plan.duration_ms);
+        self.slots
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| slot.was_in)
+            .map(|(index, slot)| {
+                schedule
+                    .turns_of(index as u32, total)
+                    .saturating_sub(u64::from(slot.ledger.sent()))
+            })
+            .sum()
+    }
+}

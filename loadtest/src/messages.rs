@@ -1,0 +1,133 @@
+//! What parent and workers say to each other: one JSON object a line, over the
+//! worker's stdin and stdout.
+//!
+//! Order: parent `Plan`; worker `Progress`…, `Ready`; parent `Start`; worker
+//! `Progress`…, `Drained`; parent `Finish`; worker `Final`. A worker may send
+//! `Final` instead of `Ready` or `Drained` when it cannot go on, and ends when
+//! its stdin closes.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::args::{EngineChoice, LaneName};
+
+/// Bytes of one line; a `Final` with a full histogram has about 200 KiB.
+pub const LINE_BYTES_MAX: usize = 4 << 20;
+
+/// What one worker has to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerPlan {
+    /// Where the gateway is.
+    pub target: SocketAddr,
+    /// Its public key.
+    pub gateway_key: [u8; 32],
+    /// Signs login tokens: seed, then public key; base64url.
+    pub token_secret: String,
+    /// Audience of the tokens.
+    pub audience: String,
+    /// Prefix of the accounts of this run.
+    pub account_prefix: String,
+    /// Clients of the whole run.
+    pub clients: u32,
+    /// The first one of this worker.
+    pub first: u32,
+    /// How many are this worker's.
+    pub count: u32,
+    /// Sends a second of the whole run.
+    pub rate: f64,
+    /// Length of the window, ms.
+    pub duration_ms: u64,
+    /// Longest wait for replies after it, ms.
+    pub drain_ms: u64,
+    /// Seed of order and content.
+    pub seed: u64,
+    /// Lane of the sends.
+    pub lane: LaneName,
+    /// Group of the sends.
+    pub group: u16,
+    /// Bytes of a payload.
+    pub payload_bytes: usize,
+    /// Engine of the sockets.
+    pub engine: EngineChoice,
+}
+
+/// From the parent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToWorker {
+    /// Connect the clients.
+    Plan(Box<WorkerPlan>),
+    /// Begin to send at this moment of the machine's steady clock.
+    Start {
+        /// Microseconds.
+        at_us: u64,
+    },
+    /// Log out and end.
+    Finish,
+}
+
+/// From a worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromWorker {
+    /// About once a second.
+    Progress(Progress),
+    /// Every client is in, or was given up.
+    Ready(Progress),
+    /// Every reply is here, or was given up.
+    Drained(Progress),
+    /// The result; nothing follows.
+    Final(Box<Outcome>),
+}
+
+/// Where a worker stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Clients that are logged in.
+    pub logged_in: u32,
+    /// Clients that were given up.
+    pub failed: u32,
+    /// Application messages sent so far.
+    pub sent: u64,
+    /// Received so far.
+    pub received: u64,
+    /// What went wrong so far, all reasons together.
+    pub errors: u64,
+    /// Latencies since the last one: (microseconds, count).
+    pub latency: Vec<(u64, u64)>,
+}
+
+/// What a worker found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The run could not start, and why; for people.
+    pub unable: Option<String>,
+    /// Most clients that were logged in at the same time.
+    pub logged_in_most: u32,
+    /// Clients that never got in.
+    pub connect_failures: u32,
+    /// First attempt to connect, microseconds on the machine's steady clock.
+    pub first_attempt_us: Option<u64>,
+    /// Last login.
+    pub last_login_us: Option<u64>,
+    /// End of the window: after its length, or earlier when no client was left.
+    pub window_end_us: Option<u64>,
+    /// Sends made before the window ended.
+    pub sent_in_window: u64,
+    /// Sends made.
+    pub sent: u64,
+    /// Replies received, doubled and wrong ones included.
+    pub received: u64,
+    /// Sends without a reply.
+    pub lost: u64,
+    /// Replies to what was answered already.
+    pub duplicated: u64,
+    /// Replies after that of a later send.
+    pub out_of_order: u64,
+    /// Reason → count.
+    pub errors: BTreeMap<String, u64>,
+    /// All latencies: (microseconds, count).
+    pub latency: Vec<(u64, u64)>,
+}

@@ -1,0 +1,290 @@
+//! From arguments to a plan that can run: everything that can be refused is
+//! refused here, before anything is connected.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use gateway::engine::EngineKind;
+use protocol::limits::PAYLOAD_BYTES_MAX;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::admin::AdminUrl;
+use crate::args::{EngineChoice, LoadtestArgs};
+use crate::fail_if::Condition;
+use crate::messages::WorkerPlan;
+use crate::payload::PREFIX_BYTES;
+
+/// Descriptors of a worker that are no clients: standard streams, the engine's
+/// own, libraries'.
+pub const OTHER_FILES: u64 = 64;
+/// Worker processes; above this the machine is the limit, not the files.
+pub const PROCESSES_MAX: u32 = 64;
+/// Longest drain, seconds.
+const DRAIN_SECONDS_MAX: f64 = 300.0;
+/// Longest window, seconds: ten years.
+const DURATION_SECONDS_MAX: f64 = 3.2e8;
+/// Bytes of an admin token file.
+const TOKEN_FILE_BYTES_MAX: u64 = 4_096;
+
+/// Why a test could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Unable {
+    /// An argument is unusable.
+    #[error("{argument}: {problem}")]
+    Argument {
+        /// Which one.
+        argument: &'static str,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// The machine or the server does not let it run.
+    #[error("{0}")]
+    Environment(String),
+}
+
+impl Unable {
+    pub(crate) fn argument(argument: &'static str, problem: impl Into<String>) -> Self {
+        Self::Argument {
+            argument,
+            problem: problem.into(),
+        }
+    }
+}
+
+/// A run that can start.
+#[derive(Debug)]
+pub struct Plan {
+    /// One for each worker.
+    pub workers: Vec<WorkerPlan>,
+    /// Server processes to watch.
+    pub admins: Vec<AdminUrl>,
+    /// Their bearer token.
+    pub admin_token: Option<String>,
+    /// When the result is a failure.
+    pub fail_if: Vec<Condition>,
+}
+
+impl Plan {
+    /// Checks arguments.
+    ///
+    /// # Errors
+    /// The first argument that is unusable, and why.
+    pub fn new(args: &LoadtestArgs) -> Result<Self, Unable> {
+        let target = resolve(&args.target)?;
+        let gateway_key = decode_key::<32>(&args.key).ok_or_else(|| {
+            Unable::argument(
+                "--key",
+                "must be the 43 letters of base64url that `sallyport keygen gateway` prints",
+            )
+        })?;
+        decode_key::<64>(&args.token_key).ok_or_else(|| {
+            Unable::argument(
+                "--token-key",
+                "must be a secret of `sallyport keygen token` (86 letters of base64url)",
+            )
+        })?;
+        let payload_bytes = args.payload as usize;
+        if !(PREFIX_BYTES..=PAYLOAD_BYTES_MAX).contains(&payload_bytes) {
+            let problem = format!("must be between {PREFIX_BYTES} and {PAYLOAD_BYTES_MAX}");
+            return Err(Unable::argument("--payload", problem));
+        }
+        in_range("--rate", args.rate, 0.0, 1e9)?;
+        let duration_ms = seconds("--duration", args.duration, DURATION_SECONDS_MAX)?;
+        let drain_ms = seconds("--drain", args.drain, DRAIN_SECONDS_MAX)?;
+        let sends_a_client = args.rate * args.duration / f64::from(args.clients);
+        if sends_a_client >= f64::from(u32::MAX) {
+            let problem = "makes more than 2^32 sends a client; take more clients or less time";
+            return Err(Unable::argument("--rate", problem));
+        }
+        if args.audience.is_empty() {
+            return Err(Unable::argument("--audience", "must not be empty"));
+        }
+        let mut run = [0; 4];
+        fill_random(&mut run)
+            .map_err(|error| Unable::Environment(format!("no random numbers: {error}")))?;
+        let whole = WorkerPlan {
+            target,
+            gateway_key,
+            token_secret: args.token_key.clone(),
+            audience: args.audience.clone(),
+            account_prefix: format!("loadtest-{:08x}", u32::from_le_bytes(run)),
+            clients: args.clients,
+            first: 0,
+            count: args.clients,
+            rate: args.rate,
+            duration_ms,
+            drain_ms,
+            seed: args.seed,
+            lane: args.lane,
+            group: args.group,
+            payload_bytes,
+            engine: args.engine,
+        };
+        let admins: Vec<AdminUrl> = args
+            .admin
+            .iter()
+            .map(|url| AdminUrl::parse(url).map_err(|problem| Unable::argument("--admin", problem)))
+            .collect::<Result<_, _>>()?;
+        let fail_if: Vec<Condition> = args
+            .fail_if
+            .iter()
+            .map(|text| {
+                Condition::parse(text).map_err(|problem| Unable::argument("--fail-if", problem))
+            })
+            .collect::<Result<_, _>>()?;
+        if admins.is_empty() && fail_if.iter().any(Condition::needs_server) {
+            let problem = "figures of the server need --admin";
+            return Err(Unable::argument("--fail-if", problem));
+        }
+        if let Some(path) = &args.json {
+            OpenOptions::new()
+                .append(true)
+                .create(true)
+                .open(path)
+                .map_err(|error| {
+                    Unable::argument("--json", format!("{}: {error}", path.display()))
+                })?;
+        }
+        Ok(Self {
+            workers: divide(&whole, processes(args)?),
+            admins,
+            admin_token: admin_token(args)?,
+            fail_if,
+        })
+    }
+}
+
+fn resolve(target: &str) -> Result<SocketAddr, Unable> {
+    let problem = |problem: String| Unable::argument("TARGET", format!("`{target}`: {problem}"));
+    if target == "compare" {
+        return Err(problem(String::from("comparing results is not available yet")));
+    }
+    target
+        .to_socket_addrs()
+        .map_err(|error| problem(format!("{error}; it must be HOST:PORT")))?
+        .next()
+        .ok_or_else(|| problem(String::from("the name has no address")))
+}
+
+fn in_range(argument: &'static str, value: f64, min: f64, max: f64) -> Result<(), Unable> {
+    if (min..=max).contains(&value) {
+        Ok(())
+    } else {
+        Err(Unable::argument(
+            argument,
+            format!("must be between {min} and {max}"),
+        ))
+    }
+}
+
+fn seconds(argument: &'static str, value: f64, max: f64) -> Result<u64, Unable> {
+    in_range(argument, value, 0.001, max)?;
+    Ok((value * 1e3).round() as u64)
+}
+
+fn admin_token(args: &LoadtestArgs) -> Result<Option<String>, Unable> {
+    let Some(path) = &args.admin_token_file else {
+        return Ok(None);
+    };
+    let refuse = |problem: &dyn std::fmt::Display| {
+        Unable::argument("--admin-token-file", format!("{}: {problem}", path.display()))
+    };
+    let length = fs::metadata(path).map_err(|error| refuse(&error))?.len();
+    if length > TOKEN_FILE_BYTES_MAX {
+        return Err(refuse(&"a token of one line is expected"));
+    }
+    let text = fs::read_to_string(path).map_err(|error| refuse(&error))?;
+    let token = text.trim();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(refuse(&"a token of one line is expected"));
+    }
+    Ok(Some(token.to_owned()))
+}
+
+/// How many workers there are to be.
+fn processes(args: &LoadtestArgs) -> Result<u32, Unable> {
+    let limit = raise_open_files()
+        .map_err(|error| Unable::Environment(format!("the open-file limit: {error}")))?;
+    let needed = match engine_kind(args.engine) {
+        EngineKind::Uring => 1,
+        EngineKind::Epoll => {
+            let a_worker = limit.saturating_sub(OTHER_FILES).max(1);
+            u64::from(args.clients).div_ceil(a_worker)
+        }
+    };
+    let wanted = args.processes.map_or(needed, u64::from);
+    if wanted < needed || needed > u64::from(PROCESSES_MAX) {
+        return Err(Unable::argument(
+            "--processes",
+            format!(
+                "{} clients need {needed} processes under the open-file limit of {limit} \
+                 (at most {PROCESSES_MAX}); raise it (ulimit -n)",
+                args.clients
+            ),
+        ));
+    }
+    // A worker without a client has nothing to do.
+    Ok((wanted as u32).min(args.clients))
+}
+
+/// Divides the clients among workers, evenly.
+fn divide(whole: &WorkerPlan, processes: u32) -> Vec<WorkerPlan> {
+    let border = |at: u32| {
+        (u64::from(whole.clients) * u64::from(at) / u64::from(processes)) as u32
+    };
+    (0..processes)
+        .map(|at| WorkerPlan {
+            first: border(at),
+            count: border(at + 1) - border(at),
+            ..whole.clone()
+        })
+        .collect()
+}
+
+/// The engine that `choice` means on this machine.
+pub fn engine_kind(choice: EngineChoice) -> EngineKind {
+    match choice {
+        EngineChoice::Auto | EngineChoice::Epoll => EngineKind::Epoll,
+        EngineChoice::Uring => EngineKind::Uring,
+    }
+}
+
+/// Raises the soft limit of open files to the hard one and returns it.
+///
+/// # Errors
+/// The system's.
+pub fn raise_open_files() -> io::Result<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, wanted)?;
+    Ok(limit.maximum.unwrap_or(u64::MAX))
+}
+
+/// Decodes a key of `N` bytes from base64url.
+pub fn decode_key<const N: usize>(text: &str) -> Option<[u8; N]> {
+    URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
+}
+
+/// Fills `bytes`, at most 256 of them, from the kernel's generator.
+///
+/// # Errors
+/// The kernel gives none.
+pub fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
+    let wanted = bytes.len();
+    let read = rustix::rand::getrandom(bytes, rustix::rand::GetRandomFlags::empty())?;
+    // Up to 256 bytes come whole (getrandom(2)).
+    if read == wanted {
+        Ok(())
+    } else {
+        Err(io::Error::other("too few random bytes"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

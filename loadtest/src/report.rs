@@ -1,0 +1,243 @@
+//! The result: the object that `--json` writes, the summary for people, and
+//! the verdict.
+//!
+//! Invariant: the fields of [`Report`] are those of the command-line contract,
+//! which people script against; the verdict depends on nothing else.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::fail_if::{Condition, Judged};
+use crate::latency::{Latencies, Percentiles};
+use crate::messages::Outcome;
+use crate::progress::grouped;
+
+/// What `--json` writes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// What the clients did.
+    pub scenario: &'static str,
+    /// How they connected.
+    pub transport: &'static str,
+    /// Over which lane.
+    pub lane: &'static str,
+    /// Seed of order and content.
+    pub seed: u64,
+    /// The command line, secrets redacted.
+    pub command: String,
+    /// Commit that this binary was built from.
+    pub git_commit: &'static str,
+    /// Engine of the gateway, as its admin port says.
+    pub engine: String,
+    /// Processor and cores.
+    pub machine: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Asked for.
+    pub clients_wanted: u32,
+    /// Most that were logged in at the same time.
+    pub clients_connected: u32,
+    /// Clients that never got in, after retries.
+    pub connect_failures: u32,
+    /// First attempt to last login.
+    pub connect_seconds: f64,
+    /// The measured window.
+    pub duration_seconds: f64,
+    /// Sends a second asked for.
+    pub rate_wanted: f64,
+    /// Sends a second in the window.
+    pub rate_reached: f64,
+    /// Application messages sent, in the window and its drain.
+    pub frames_sent: u64,
+    /// Received, likewise.
+    pub frames_received: u64,
+    /// Sent and never answered.
+    pub frames_lost: u64,
+    /// Answered again.
+    pub frames_duplicated: u64,
+    /// Answered after a later one.
+    pub frames_out_of_order: u64,
+    /// Reason → count.
+    pub errors: BTreeMap<String, u64>,
+    /// Only in `walk`.
+    pub visible_mean: Option<f64>,
+    /// From the intended moment of a send to its reply.
+    pub latency_us: Percentiles,
+    /// By role.
+    pub server: BTreeMap<String, ServerFigures>,
+}
+
+/// Figures of one role of the server; `None` where its admin port does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct ServerFigures {
+    /// CPU in the window and its drain.
+    pub cpu_seconds: Option<f64>,
+    /// The same, for each message that the clients received.
+    pub cpu_us_per_frame: Option<f64>,
+    /// Resident memory before the first client.
+    pub rss_bytes_before: Option<f64>,
+    /// When all were in and nothing happened.
+    pub rss_bytes_idle: Option<f64>,
+    /// Highest seen.
+    pub rss_bytes_peak: Option<f64>,
+    /// What a client that is in costs.
+    pub rss_bytes_per_client: Option<f64>,
+}
+
+impl ServerFigures {
+    /// Fills in what follows from the other figures.
+    pub fn derive(&mut self, clients: u32, frames_received: u64) {
+        let each = |total: f64, count: f64| (count > 0.0).then(|| total / count);
+        self.cpu_us_per_frame = self
+            .cpu_seconds
+            .and_then(|seconds| each(seconds * 1e6, frames_received as f64));
+        self.rss_bytes_per_client = self
+            .rss_bytes_idle
+            .zip(self.rss_bytes_before)
+            .and_then(|(idle, before)| each(idle - before, f64::from(clients)));
+    }
+}
+
+/// What all workers found, together.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Sums; the moments are the first and the last of all.
+    pub sum: Outcome,
+    /// All latencies.
+    pub latencies: Latencies,
+}
+
+impl Totals {
+    /// Adds the result of one worker.
+    pub fn add(&mut self, outcome: &Outcome) {
+        let sum = &mut self.sum;
+        self.latencies.add_counts(&outcome.latency);
+        if sum.unable.is_none() {
+            sum.unable.clone_from(&outcome.unable);
+        }
+        sum.logged_in_most += outcome.logged_in_most;
+        sum.connect_failures += outcome.connect_failures;
+        let both = |one: Option<u64>, other: Option<u64>, pick: fn(u64, u64) -> u64| {
+            one.zip(other).map(|(a, b)| pick(a, b)).or(one).or(other)
+        };
+        sum.first_attempt_us = both(sum.first_attempt_us, outcome.first_attempt_us, u64::min);
+        sum.last_login_us = both(sum.last_login_us, outcome.last_login_us, u64::max);
+        sum.window_end_us = both(sum.window_end_us, outcome.window_end_us, u64::max);
+        sum.sent_in_window += outcome.sent_in_window;
+        sum.sent += outcome.sent;
+        sum.received += outcome.received;
+        sum.lost += outcome.lost;
+        sum.duplicated += outcome.duplicated;
+        sum.out_of_order += outcome.out_of_order;
+        for (reason, count) in &outcome.errors {
+            *sum.errors.entry(reason.clone()).or_default() += count;
+        }
+    }
+}
+
+impl Report {
+    /// Everything that is wrong, one line each; empty means exit code 0.
+    pub fn wrong(&self, fail_if: &[Condition]) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if self.clients_connected < self.clients_wanted {
+            wrong.push(format!(
+                "{} of {} clients were not in",
+                grouped(u64::from(self.clients_wanted - self.clients_connected)),
+                grouped(u64::from(self.clients_wanted))
+            ));
+        }
+        for (count, what) in [
+            (u64::from(self.connect_failures), "clients never got in"),
+            (self.frames_lost, "messages were lost"),
+            (self.frames_duplicated, "messages were doubled"),
+            (self.frames_out_of_order, "messages were out of order"),
+        ] {
+            if count > 0 {
+                wrong.push(format!("{} {what}", grouped(count)));
+            }
+        }
+        for (reason, count) in &self.errors {
+            wrong.push(format!("{} × {reason}", grouped(*count)));
+        }
+        if !fail_if.is_empty() {
+            let value = serde_json::to_value(self).unwrap_or_default();
+            for condition in fail_if {
+                match condition.judge(&value) {
+                    Judged::False => {}
+                    Judged::True(number) => {
+                        wrong.push(format!("--fail-if '{}': it is {number}", condition.text()));
+                    }
+                    Judged::Missing => wrong.push(format!(
+                        "--fail-if '{}': the server did not tell this figure",
+                        condition.text()
+                    )),
+                }
+            }
+        }
+        wrong
+    }
+
+    /// The summary for people.
+    pub fn summary(&self, wrong: &[String]) -> String {
+        let mut out = String::new();
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            out,
+            "{} over {}, {} lane, seed {}\n\
+             clients    {} of {} in {:.2} s\n\
+             sent       {} in {:.1} s: {:.0}/s of {:.0}/s wanted\n\
+             received   {}, lost {}, doubled {}, out of order {}\n\
+             latency    p50 {} µs, p90 {}, p99 {}, p99.9 {}, max {}",
+            self.scenario,
+            self.transport,
+            self.lane,
+            self.seed,
+            grouped(u64::from(self.clients_connected)),
+            grouped(u64::from(self.clients_wanted)),
+            self.connect_seconds,
+            grouped(self.frames_sent),
+            self.duration_seconds,
+            self.rate_reached,
+            self.rate_wanted,
+            grouped(self.frames_received),
+            grouped(self.frames_lost),
+            grouped(self.frames_duplicated),
+            grouped(self.frames_out_of_order),
+            grouped(self.latency_us.p50),
+            grouped(self.latency_us.p90),
+            grouped(self.latency_us.p99),
+            grouped(self.latency_us.p999),
+            grouped(self.latency_us.max),
+        );
+        for (role, figures) in &self.server {
+            let shown = |value: Option<f64>, scale: f64, digits: usize| {
+                value.map_or(String::from("?"), |value| format!("{:.digits$}", value / scale))
+            };
+            let mib = f64::from(1 << 20);
+            let _ = writeln!(
+                out,
+                "{role:<10} CPU {} s, {} µs a message; memory {} MiB before, {} idle, {} at most; \
+                 {} KiB a client",
+                shown(figures.cpu_seconds, 1.0, 2),
+                shown(figures.cpu_us_per_frame, 1.0, 2),
+                shown(figures.rss_bytes_before, mib, 1),
+                shown(figures.rss_bytes_idle, mib, 1),
+                shown(figures.rss_bytes_peak, mib, 1),
+                shown(figures.rss_bytes_per_client, 1_024.0, 2),
+            );
+        }
+        if wrong.is_empty() {
+            out.push_str("good: everything came back, once, in order and unharmed\n");
+        } else {
+            for line in wrong {
+                let _ = writeln!(out, "wrong      {line}");
+            }
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests;

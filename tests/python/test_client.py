@@ -215,16 +215,26 @@ class Conversation(GatewayCase):
 
     def test_lanes_without_guarantee(self):
         client = self.player()
-        self.assert_echo(client, lane=wire.UNRELIABLE)
-        self.assert_echo(client, lane=wire.SEQUENCED)
-        self.assert_echo(client, lane=wire.SEQUENCED)
+        for lane in (wire.UNRELIABLE, wire.SEQUENCED, wire.SEQUENCED):
+            payload = os.urandom(24)
+            client.push(wire.MESSAGE, self.group, 7, payload, lane=lane)
+            push = client.next_event(lambda f: f["kind"] == wire.MESSAGE)
+            self.assertEqual((push["message_id"], push["payload"]), (7, payload))
 
     def test_a_stale_sequenced_message_is_dropped(self):
         client = self.player()
-        for number, request in ((5, 1001), (5, 1002), (4, 1003), (6, 1004)):
-            client.send(self.request_fields(number, request, wire.SEQUENCED))
-        got = [client.next_event(lambda f: f["kind"] == wire.REPLY)["request"] for _ in range(2)]
-        self.assertEqual(got, [1001, 1004])
+        for number, payload in ((5, b"1"), (5, b"2"), (4, b"3"), (6, b"4")):
+            fields = self.request_fields(number, 0, wire.SEQUENCED, payload)
+            del fields["request"]
+            client.send(fields | {"kind": wire.MESSAGE})
+        got = [client.next_event(lambda f: f["kind"] == wire.MESSAGE)["payload"] for _ in range(2)]
+        self.assertEqual(got, [b"1", b"4"])
+
+    def test_a_request_in_another_lane_is_malformed(self):
+        client = self.player()
+        client.send(self.request_fields(1, 1001, wire.UNRELIABLE))
+        close = self.assert_closed(client, "bad_body")
+        self.assertIsNotNone(close, "closed without CLOSE")
 
     def test_a_repeated_reliable_number_is_dropped(self):
         client = self.player()

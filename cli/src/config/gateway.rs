@@ -256,15 +256,16 @@ impl LimitsConfig {
                 100..=120_000,
             ),
             // 60 inputs a second, and as much again for acknowledgements and
-            // other messages; two seconds of it at once after a stall.
+            // other messages. At once a client may send its whole outbox again
+            // (1,024 messages), and then go on.
             frames_per_second: reader.integer32(
                 key("limits.frames_per_second"),
                 Some(120),
                 0..=10_000_000,
             ),
-            frames_burst: reader.integer32(key("limits.frames_burst"), Some(240), 1..=10_000_000),
-            // 120 frames of 1 KiB, rounded up; the burst takes four of the
-            // largest frames, and one at least has to fit.
+            frames_burst: reader.integer32(key("limits.frames_burst"), Some(1_200), 1..=10_000_000),
+            // 120 frames of 1 KiB, rounded up; the burst takes a whole outbox
+            // (256 KiB and its frame headers), and one largest frame has to fit.
             bytes_per_second: reader.integer32(
                 key("limits.bytes_per_second"),
                 Some(131_072),
@@ -272,14 +273,15 @@ impl LimitsConfig {
             ),
             bytes_burst: reader.integer32(
                 key("limits.bytes_burst"),
-                Some(4 * FRAME_BYTES_MAX),
+                Some(12 * FRAME_BYTES_MAX),
                 FRAME_BYTES_MAX..=1 << 30,
             ),
-            // Seconds of a game's traffic for a client that stalls; 1,000 such
-            // clients hold 64 MiB at most. One largest frame has to fit.
+            // A backend that sends its whole outbox again (256 KiB and the frame
+            // headers) must not make its client look slow; 1,000 clients that
+            // stall hold 384 MiB at most. One largest frame has to fit.
             send_queue_bytes: reader.integer32(
                 key("limits.send_queue_bytes"),
-                Some(65_536),
+                Some(12 * FRAME_BYTES_MAX),
                 FRAME_BYTES_MAX..=1 << 26,
             ),
             // About 100 ms of a shard's busiest traffic to one backend, which

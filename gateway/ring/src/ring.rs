@@ -208,6 +208,8 @@ pub struct Ring {
     accept_listeners: Vec<u32>,
     in_flight: u32,
     overflows: u64,
+    /// Whether events make the eventfd readable.
+    armed: bool,
     /// SINGLE_ISSUER: the kernel refuses other threads.
     _not_send: PhantomData<*const ()>,
 }
@@ -251,7 +253,7 @@ impl Ring {
         unsafe { submitter.register_buf_ring_with_flags(address, count, BUFFER_GROUP, 0) }
             .map_err(step("registering the receive buffers"))?;
         let sends = (0..config.slots).map(|_| Sending::default()).collect();
-        Ok(Ring {
+        let mut ring = Ring {
             ring,
             config,
             buffers: ManuallyDrop::new(buffers),
@@ -260,8 +262,12 @@ impl Ring {
             accept_listeners: Vec::new(),
             in_flight: 0,
             overflows: 0,
+            // As the kernel starts.
+            armed: true,
             _not_send: PhantomData,
-        })
+        };
+        ring.disarm_wake();
+        Ok(ring)
     }
 
     /// Puts a listening socket into its place; the kernel keeps it open until
@@ -441,6 +447,10 @@ impl Ring {
     /// From now on events make the eventfd readable. Look at `has_work` and
     /// `has_completions` afterwards: what came before it does not.
     pub fn arm_wake(&mut self) {
+        if self.armed {
+            return;
+        }
+        self.armed = true;
         self.ring.completion().enable_eventfd();
         // The kernel sets its flag, then reads ours; we do it the other way
         // round, so that one of the two sees the other. Without the fence both
@@ -450,7 +460,10 @@ impl Ring {
 
     /// Events need not make the eventfd readable: saves a write for each.
     pub fn disarm_wake(&mut self) {
-        self.ring.completion().disable_eventfd();
+        if self.armed {
+            self.armed = false;
+            self.ring.completion().disable_eventfd();
+        }
     }
 
     /// Takes at most `max` completions. Returns how many.

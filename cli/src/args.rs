@@ -52,6 +52,13 @@ pub enum Command {
         sallyport game --config /etc/sallyport/game.toml\n  \
         sallyport game --config game.toml --set game.group=2")]
     Game(RoleArguments),
+    /// Put load on a gateway and verify what comes back
+    #[command(after_help = "Examples:\n  \
+        sallyport loadtest 127.0.0.1:7000 --key KEY --token-key KEY --clients 1000 --rate 10000\n  \
+        sallyport loadtest 127.0.0.1:7000 --key KEY --token-key KEY --duration 30 \\\n      \
+        --admin http://127.0.0.1:7001 --json out.json --fail-if 'p99_us > 50000'\n\n\
+        Exits 0 only if all clients connected and nothing was lost, doubled, reordered or wrong.")]
+    Loadtest(Box<loadtest::LoadtestArgs>),
     /// Make a key
     #[command(after_help = "Examples:\n  \
         sallyport keygen gateway --out gateway.key       clients pin what it prints\n  \
@@ -78,6 +85,9 @@ pub enum Command {
         sallyport doctor\n\n\
         Exits 0 if nothing is in the way, else 1.")]
     Doctor,
+    /// A process of a running load test; started by it, never by hand
+    #[command(name = loadtest::WORKER_SUBCOMMAND, hide = true)]
+    LoadtestWorker,
 }
 
 /// `dev`.

@@ -5,6 +5,7 @@
 //! nothing in here carries a frame. Invariant: what it prints as `try:` works
 //! as it stands while the process runs.
 
+mod clients;
 mod files;
 mod status;
 
@@ -24,8 +25,9 @@ use crate::config::{self, LogConfig, LogFormat, Overrides, RoleConfig};
 use crate::output::say;
 use crate::signals::{Request, Signals};
 use crate::{check, logging, roles, run};
+use clients::Clients;
 use files::Files;
-use status::{Latency, Status};
+use status::Status;
 
 /// How long the start may take until the gateway has its uplinks. All of it is
 /// on this machine, so a longer wait means that something is wrong.
@@ -114,6 +116,10 @@ fn run_in(directory: &Path, arguments: &DevArguments) -> anyhow::Result<Verdict>
             files.gateway_key,
             files.token_secret,
         );
+        let clients = match arguments.clients {
+            0 => None,
+            count => Some(Clients::start(count, gateway.address, &files)?),
+        };
         let mut ticks = tokio::time::interval(STATUS_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut before = Status::of(&gateway_view);
@@ -121,7 +127,7 @@ fn run_in(directory: &Path, arguments: &DevArguments) -> anyhow::Result<Verdict>
             tokio::select! {
                 _ = ticks.tick() => {
                     let status = Status::of(&gateway_view);
-                    say!("{}", status.line(&before, Latency::default()));
+                    say!("{}", status.line(&before, clients.as_ref().map(Clients::latency).unwrap_or_default()));
                     before = status;
                 }
                 ended = gateway.ended() => ended?,
@@ -134,6 +140,9 @@ fn run_in(directory: &Path, arguments: &DevArguments) -> anyhow::Result<Verdict>
                     Request::Reload => {}
                 },
             }
+        }
+        if let Some(clients) = &clients {
+            clients.stop();
         }
         run::drain(&mut signals, vec![gateway, game, center]).await?;
         Ok(Verdict::Good)

@@ -39,6 +39,8 @@ pub enum Verdict {
     Good,
     /// It ran and found something wrong, and has said what.
     Wrong,
+    /// It has judged itself, and said what there is to say.
+    Code(u8),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
     match dispatch(arguments.command) {
         Ok(Verdict::Good) => ExitCode::SUCCESS,
         Ok(Verdict::Wrong) => ExitCode::from(1),
+        Ok(Verdict::Code(code)) => ExitCode::from(code),
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(2)
@@ -55,6 +58,8 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> anyhow::Result<Verdict> {
     match command {
+        Command::Loadtest(arguments) => Ok(Verdict::Code(loadtest::run(&arguments))),
+        Command::LoadtestWorker => Ok(Verdict::Code(loadtest::worker_main())),
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Token(arguments) => token::run(&arguments.command),
         Command::Check(arguments) => check::check(&arguments),

@@ -12,6 +12,7 @@ fn every_command_has_help_with_examples() {
         &["gateway"],
         &["center"],
         &["game"],
+        &["loadtest"],
         &["keygen"],
         &["token"],
         &["token", "issue"],

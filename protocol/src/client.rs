@@ -701,3 +701,6 @@ pub fn compressed<'a>(
     }
     (0, payload)
 }
+
+#[cfg(test)]
+mod tests;

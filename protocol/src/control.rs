@@ -1,6 +1,6 @@
 //! Control messages of an uplink: prost types generated from
 //! `proto/control.proto` without `protoc`, and checked in. `cargo xtask
-//! generate` writes them, `tests/it/generated.rs` fails when they are stale.
+//! generate` writes them, and a test of xtask fails when they are stale.
 
 #[allow(missing_docs, clippy::all)]
 mod generated;

@@ -92,3 +92,6 @@ pub fn write_crc(frame: &mut [u8]) {
     let crc = crc(frame);
     frame[AAD_BYTES..FRAME_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,3 +27,6 @@ pub mod stream;
 pub mod time;
 pub mod token;
 pub mod uplink;
+
+#[cfg(test)]
+mod testing;

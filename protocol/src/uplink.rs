@@ -238,6 +238,9 @@ impl<'a> Cursor<'a> {
 
     fn label(&mut self) -> Result<&'a str, BadRecord> {
         let [length] = self.take()?;
+        if usize::from(length) > LABEL_BYTES_MAX {
+            return Err(BadRecord);
+        }
         let (label, rest) = self
             .0
             .split_at_checked(usize::from(length))

@@ -506,11 +506,10 @@ impl<G: Game> Stub<G> {
             core: &mut self.core,
             now,
         };
-        let (lane, message) = (header.lane, header.message);
+        let message = header.message;
         if header.kind == MessageKind::Request {
             let request = Request {
                 session,
-                lane,
                 message,
                 request: header.request,
             };
@@ -518,7 +517,7 @@ impl<G: Game> Stub<G> {
         } else {
             let message = Message {
                 session,
-                lane,
+                lane: header.lane,
                 message,
                 payload,
             };
@@ -620,7 +619,7 @@ impl Core {
         more: bool,
         payload: &[u8],
     ) -> Result<(), SendError> {
-        let header = self.header(MessageKind::Reply, request.lane, request.message);
+        let header = self.header(MessageKind::Reply, Lane::Reliable, request.message);
         let header = MessageHeader {
             more,
             request: request.request,
@@ -636,7 +635,7 @@ impl Core {
         code: u16,
         text: &str,
     ) -> Result<(), SendError> {
-        let header = self.header(MessageKind::Error, request.lane, request.message);
+        let header = self.header(MessageKind::Error, Lane::Reliable, request.message);
         let header = MessageHeader {
             request: request.request,
             ..header

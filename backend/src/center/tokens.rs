@@ -88,11 +88,10 @@ impl UsedTokens {
 
     /// Everything remembered, in an order that depends on nothing but what was put in.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
-        let known = |id| self.used.get_key_value(id);
         self.by_second
             .values()
             .flatten()
-            .filter_map(move |id| known(id))
+            .filter_map(|id| self.used.get_key_value(id))
             .map(|(id, expires)| (&**id, *expires))
     }
 }

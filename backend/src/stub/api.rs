@@ -60,8 +60,6 @@ pub struct Message<'a> {
 pub struct Request {
     /// From whom.
     pub session: SessionId,
-    /// How it came; replies go the same way.
-    pub lane: Lane,
     /// The game's own type, repeated in the replies.
     pub message: MessageId,
     /// The client's number for it.

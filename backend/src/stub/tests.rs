@@ -256,28 +256,35 @@ fn messages_come_back_with_their_acknowledgement() {
 }
 
 #[test]
-fn a_request_is_answered_in_its_lane() {
+fn a_request_is_answered_and_a_message_comes_back_in_its_lane() {
     let mut rig = Rig::new();
     rig.player(1, 10, "ann");
-    for lane in [Lane::Reliable, Lane::Unreliable, Lane::Sequenced] {
-        let header = MessageHeader {
-            kind: MessageKind::Request,
-            lane,
-            more: false,
-            group: GROUP,
-            number: u32::from(lane != Lane::Unreliable),
-            ack: 0,
-            message: MessageId(5),
-            request: 99,
-        };
-        let payload = b"q".as_slice();
-        rig.body(1, 1, Body::Message { header, payload });
+    let header = MessageHeader {
+        kind: MessageKind::Request,
+        lane: Lane::Reliable,
+        more: false,
+        group: GROUP,
+        number: 1,
+        ack: 0,
+        message: MessageId(5),
+        request: 99,
+    };
+    let payload = b"q".as_slice();
+    rig.body(1, 1, Body::Message { header, payload });
+    match rig.out().as_slice() {
+        [(1, 1, Out::Message(reply, payload))] => {
+            assert_eq!(reply.kind, MessageKind::Reply);
+            assert_eq!((reply.request, reply.more, reply.number), (99, false, 1));
+            assert_eq!(payload, b"q");
+        }
+        other => panic!("{other:?}"),
+    }
+    for (lane, number) in [(Lane::Unreliable, 0), (Lane::Sequenced, 1)] {
+        rig.message(1, 1, lane, number, b"m");
         match rig.out().as_slice() {
-            [(1, 1, Out::Message(reply, payload))] => {
-                assert_eq!(reply.kind, MessageKind::Reply);
-                assert_eq!((reply.lane, reply.request, reply.more), (lane, 99, false));
-                assert_eq!(reply.number, header.number);
-                assert_eq!(payload, b"q");
+            [(1, 1, Out::Message(push, payload))] => {
+                assert_eq!((push.lane, push.number, push.ack), (lane, number, 1));
+                assert_eq!(payload, b"m");
             }
             other => panic!("{other:?}"),
         }
@@ -290,7 +297,6 @@ fn a_request_may_have_several_answers_later_and_errors() {
     rig.player(1, 10, "ann");
     let request = Request {
         session: SessionId(1),
-        lane: Lane::Reliable,
         message: MessageId(3),
         request: 4,
     };

@@ -75,8 +75,9 @@ impl AdminUrl {
             .ok_or("the name has no address")?;
         let mut socket = TcpStream::connect_timeout(&address, TIMEOUT).map_err(text)?;
         socket.set_write_timeout(Some(TIMEOUT)).map_err(text)?;
-        let authorization =
-            token.map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
+        let authorization = token.map_or(String::new(), |token| {
+            format!("Authorization: Bearer {token}\r\n")
+        });
         let request = format!(
             "GET {}/stats HTTP/1.1\r\nHost: {}\r\nAccept: application/json\r\n{authorization}\
              Connection: close\r\n\r\n",
@@ -131,13 +132,19 @@ fn head(answer: &[u8]) -> Result<Option<(usize, Framing)>, String> {
         "401" | "403" => {
             return Err(format!("{code}: it wants a token (--admin-token-file)"));
         }
-        _ => return Err(format!("it answers {code}; is this an admin port of sallyport?")),
+        _ => {
+            return Err(format!(
+                "it answers {code}; is this an admin port of sallyport?"
+            ));
+        }
     }
     let mut framing = Framing::ToEnd;
     for (name, value) in lines.filter_map(|line| line.split_once(':')) {
         let value = value.trim();
         if name.eq_ignore_ascii_case("content-length") {
-            let length = value.parse().map_err(|_| "its Content-Length is no number")?;
+            let length = value
+                .parse()
+                .map_err(|_| "its Content-Length is no number")?;
             framing = Framing::Length(length);
         } else if name.eq_ignore_ascii_case("transfer-encoding")
             && value.eq_ignore_ascii_case("chunked")
@@ -207,7 +214,7 @@ pub struct RoleStats {
     /// CPU used since the start, of the role's threads.
     pub cpu_seconds: Option<f64>,
     /// Resident memory of the process.
-    pub rss_bytes: Option<f64>,
+    pub rss_bytes: Option<u64>,
 }
 
 #[cfg(test)]

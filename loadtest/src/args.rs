@@ -24,10 +24,15 @@ pub struct LoadtestArgs {
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub clients: u32,
     /// Sends a second, over all clients
-    #[arg(long, default_value_t = 1_000.0)]
+    #[arg(long, default_value_t = 1_000.0, allow_negative_numbers = true)]
     pub rate: f64,
     /// Seconds that are measured
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 10.0,
+        allow_negative_numbers = true
+    )]
     pub duration: f64,
     /// What the clients do
     #[arg(long, value_enum, default_value_t = Scenario::Echo)]

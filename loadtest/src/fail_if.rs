@@ -92,7 +92,10 @@ impl Condition {
             return Err(shape());
         }
         let path = path(name.trim()).ok_or_else(|| {
-            format!("`{text}`: `{}` is not a numeric field of the result", name.trim())
+            format!(
+                "`{text}`: `{}` is not a numeric field of the result",
+                name.trim()
+            )
         })?;
         Ok(Self {
             text: text.to_owned(),

@@ -456,8 +456,8 @@ impl Fleet {
     }
 
     fn advance_draining(&mut self, now: Time, deadline: Time, quiet_since: Option<Time>) {
-        let quiet_since = (self.tally.outstanding == 0 && self.pending == 0)
-            .then(|| quiet_since.unwrap_or(now));
+        let quiet_since =
+            (self.tally.outstanding == 0 && self.pending == 0).then(|| quiet_since.unwrap_or(now));
         let is_settled = quiet_since.is_some_and(|since| now >= since.after_ms(SETTLE_MS));
         if is_settled || now >= deadline {
             self.phase = Phase::Drained;
@@ -496,7 +496,10 @@ impl Fleet {
                 self.end(index, "connect_timeout", now);
             }
             Stage::LoggingIn | Stage::In | Stage::LoggingOut => {
-                let timeout = slot.client.as_ref().and_then(|client| client.poll_timeout());
+                let timeout = slot
+                    .client
+                    .as_ref()
+                    .and_then(|client| client.poll_timeout());
                 if timeout.is_some_and(|at| now >= at) {
                     self.with_client(index, now, |client, _, judge| {
                         client.handle_timeout(now, &mut |event| judge.handle(event));

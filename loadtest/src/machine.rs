@@ -9,7 +9,9 @@ pub fn machine() -> String {
     let model = text
         .lines()
         .find_map(|line| line.strip_prefix("model name"))
-        .map_or(std::env::consts::ARCH, |rest| rest.trim_start_matches([' ', '\t', ':']));
+        .map_or(std::env::consts::ARCH, |rest| {
+            rest.trim_start_matches([' ', '\t', ':'])
+        });
     format!("{model} × {cores}")
 }
 

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::args::{EngineChoice, LaneName};
+use crate::args::LaneName;
 
 /// Bytes of one line; a `Final` with a full histogram has about 200 KiB.
 pub const LINE_BYTES_MAX: usize = 4 << 20;
@@ -49,8 +49,8 @@ pub struct WorkerPlan {
     pub group: u16,
     /// Bytes of a payload.
     pub payload_bytes: usize,
-    /// Engine of the sockets.
-    pub engine: EngineChoice,
+    /// Whether io_uring carries the sockets; otherwise epoll.
+    pub uring: bool,
 }
 
 /// From the parent.

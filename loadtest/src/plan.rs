@@ -7,7 +7,7 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use gateway::engine::EngineKind;
+use gateway::engine::{EngineKind, probe};
 use protocol::limits::PAYLOAD_BYTES_MAX;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -102,6 +102,7 @@ impl Plan {
         if args.audience.is_empty() {
             return Err(Unable::argument("--audience", "must not be empty"));
         }
+        let engine = engine_kind(args.engine)?;
         let mut run = [0; 4];
         fill_random(&mut run)
             .map_err(|error| Unable::Environment(format!("no random numbers: {error}")))?;
@@ -121,7 +122,7 @@ impl Plan {
             lane: args.lane,
             group: args.group,
             payload_bytes,
-            engine: args.engine,
+            uring: engine == EngineKind::Uring,
         };
         let admins: Vec<AdminUrl> = args
             .admin
@@ -149,7 +150,7 @@ impl Plan {
                 })?;
         }
         Ok(Self {
-            workers: divide(&whole, processes(args)?),
+            workers: divide(&whole, processes(args, engine)?),
             admins,
             admin_token: admin_token(args)?,
             fail_if,
@@ -160,7 +161,9 @@ impl Plan {
 fn resolve(target: &str) -> Result<SocketAddr, Unable> {
     let problem = |problem: String| Unable::argument("TARGET", format!("`{target}`: {problem}"));
     if target == "compare" {
-        return Err(problem(String::from("comparing results is not available yet")));
+        return Err(problem(String::from(
+            "comparing results is not available yet",
+        )));
     }
     target
         .to_socket_addrs()
@@ -190,7 +193,10 @@ fn admin_token(args: &LoadtestArgs) -> Result<Option<String>, Unable> {
         return Ok(None);
     };
     let refuse = |problem: &dyn std::fmt::Display| {
-        Unable::argument("--admin-token-file", format!("{}: {problem}", path.display()))
+        Unable::argument(
+            "--admin-token-file",
+            format!("{}: {problem}", path.display()),
+        )
     };
     let length = fs::metadata(path).map_err(|error| refuse(&error))?.len();
     if length > TOKEN_FILE_BYTES_MAX {
@@ -205,10 +211,10 @@ fn admin_token(args: &LoadtestArgs) -> Result<Option<String>, Unable> {
 }
 
 /// How many workers there are to be.
-fn processes(args: &LoadtestArgs) -> Result<u32, Unable> {
+fn processes(args: &LoadtestArgs, engine: EngineKind) -> Result<u32, Unable> {
     let limit = raise_open_files()
         .map_err(|error| Unable::Environment(format!("the open-file limit: {error}")))?;
-    let needed = match engine_kind(args.engine) {
+    let needed = match engine {
         EngineKind::Uring => 1,
         EngineKind::Epoll => {
             let a_worker = limit.saturating_sub(OTHER_FILES).max(1);
@@ -232,9 +238,7 @@ fn processes(args: &LoadtestArgs) -> Result<u32, Unable> {
 
 /// Divides the clients among workers, evenly.
 fn divide(whole: &WorkerPlan, processes: u32) -> Vec<WorkerPlan> {
-    let border = |at: u32| {
-        (u64::from(whole.clients) * u64::from(at) / u64::from(processes)) as u32
-    };
+    let border = |at: u32| (u64::from(whole.clients) * u64::from(at) / u64::from(processes)) as u32;
     (0..processes)
         .map(|at| WorkerPlan {
             first: border(at),
@@ -245,10 +249,14 @@ fn divide(whole: &WorkerPlan, processes: u32) -> Vec<WorkerPlan> {
 }
 
 /// The engine that `choice` means on this machine.
-pub fn engine_kind(choice: EngineChoice) -> EngineKind {
+fn engine_kind(choice: EngineChoice) -> Result<EngineKind, Unable> {
     match choice {
-        EngineChoice::Auto | EngineChoice::Epoll => EngineKind::Epoll,
-        EngineChoice::Uring => EngineKind::Uring,
+        EngineChoice::Epoll => Ok(EngineKind::Epoll),
+        EngineChoice::Auto if probe().is_err() => Ok(EngineKind::Epoll),
+        EngineChoice::Auto => Ok(EngineKind::Uring),
+        EngineChoice::Uring => probe()
+            .map(|()| EngineKind::Uring)
+            .map_err(|error| Unable::argument("--engine", error.to_string())),
     }
 }
 

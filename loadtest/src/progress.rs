@@ -50,7 +50,13 @@ pub struct Status {
 
 /// The line of a status.
 pub fn line(status: &Status) -> String {
-    let part = |done: f64, of: f64| if of > 0.0 { (done / of).clamp(0.0, 1.0) } else { 1.0 };
+    let part = |done: f64, of: f64| {
+        if of > 0.0 {
+            (done / of).clamp(0.0, 1.0)
+        } else {
+            1.0
+        }
+    };
     let errors = match status.errors {
         0 => String::new(),
         count => format!("  wrong {}", grouped(count)),
@@ -63,7 +69,10 @@ pub fn line(status: &Status) -> String {
             };
             format!(
                 "connecting {} {}/{} clients  {}/s{failed}",
-                bar(part(f64::from(status.clients), f64::from(status.clients_wanted))),
+                bar(part(
+                    f64::from(status.clients),
+                    f64::from(status.clients_wanted)
+                )),
                 grouped(u64::from(status.clients)),
                 grouped(u64::from(status.clients_wanted)),
                 grouped(status.logins_per_second as u64),

@@ -77,11 +77,11 @@ pub struct ServerFigures {
     /// The same, for each message that the clients received.
     pub cpu_us_per_frame: Option<f64>,
     /// Resident memory before the first client.
-    pub rss_bytes_before: Option<f64>,
+    pub rss_bytes_before: Option<u64>,
     /// When all were in and nothing happened.
-    pub rss_bytes_idle: Option<f64>,
+    pub rss_bytes_idle: Option<u64>,
     /// Highest seen.
-    pub rss_bytes_peak: Option<f64>,
+    pub rss_bytes_peak: Option<u64>,
     /// What a client that is in costs.
     pub rss_bytes_per_client: Option<f64>,
 }
@@ -96,7 +96,7 @@ impl ServerFigures {
         self.rss_bytes_per_client = self
             .rss_bytes_idle
             .zip(self.rss_bytes_before)
-            .and_then(|(idle, before)| each(idle - before, f64::from(clients)));
+            .and_then(|(idle, before)| each(idle as f64 - before as f64, f64::from(clients)));
     }
 }
 
@@ -213,7 +213,9 @@ impl Report {
         );
         for (role, figures) in &self.server {
             let shown = |value: Option<f64>, scale: f64, digits: usize| {
-                value.map_or(String::from("?"), |value| format!("{:.digits$}", value / scale))
+                value.map_or(String::from("?"), |value| {
+                    format!("{:.digits$}", value / scale)
+                })
             };
             let mib = f64::from(1 << 20);
             let _ = writeln!(
@@ -222,9 +224,9 @@ impl Report {
                  {} KiB a client",
                 shown(figures.cpu_seconds, 1.0, 2),
                 shown(figures.cpu_us_per_frame, 1.0, 2),
-                shown(figures.rss_bytes_before, mib, 1),
-                shown(figures.rss_bytes_idle, mib, 1),
-                shown(figures.rss_bytes_peak, mib, 1),
+                shown(figures.rss_bytes_before.map(|bytes| bytes as f64), mib, 1),
+                shown(figures.rss_bytes_idle.map(|bytes| bytes as f64), mib, 1),
+                shown(figures.rss_bytes_peak.map(|bytes| bytes as f64), mib, 1),
                 shown(figures.rss_bytes_per_client, 1_024.0, 2),
             );
         }

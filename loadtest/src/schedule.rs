@@ -82,7 +82,9 @@ impl Schedule {
     /// Turns of a local client among the first `total` sends of the run.
     pub fn turns_of(&self, client: u32, total: u64) -> u64 {
         let place = self.places.get(client as usize).copied().unwrap_or(0);
-        total.saturating_sub(u64::from(place)).div_ceil(self.clients)
+        total
+            .saturating_sub(u64::from(place))
+            .div_ceil(self.clients)
     }
 
     fn next(&self) -> Option<(u64, u32)> {

@@ -174,6 +174,6 @@ fn rests(before: &RoleStats, now: &RoleStats, seconds: f64) -> bool {
     let memory = before
         .rss_bytes
         .zip(now.rss_bytes)
-        .is_none_or(|(before, now)| (now - before).abs() <= REST_RSS * before);
+        .is_none_or(|(before, now)| now.abs_diff(before) as f64 <= REST_RSS * before as f64);
     cpu && memory
 }

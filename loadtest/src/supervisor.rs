@@ -357,7 +357,10 @@ impl Run {
             totals.add(outcome);
         }
         let sum = totals.sum;
-        if let Some(problem) = sum.unable.filter(|_| self.start_us.is_none() || sum.sent == 0) {
+        if let Some(problem) = sum
+            .unable
+            .filter(|_| self.start_us.is_none() || sum.sent == 0)
+        {
             return Err(Unable::Environment(format!("{}: {problem}", args.target)));
         }
         if sum.logged_in_most == 0 {

@@ -41,7 +41,10 @@ pub fn socket_reason(kind: io::ErrorKind) -> &'static str {
 /// The label of an error when a socket is made.
 pub fn connect_reason(error: &io::Error) -> &'static str {
     let limit = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
-    if limit.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) {
+    if limit
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    {
         "open_files"
     } else {
         socket_reason(error.kind())

@@ -7,6 +7,8 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use gateway::engine::epoll::EpollEngine;
+use gateway::engine::uring::UringEngine;
 use gateway::engine::{ClosedBy, ConnId, Engine, EngineConfig, EngineKind, Events};
 use protocol::time::Time;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -75,11 +77,12 @@ fn work(mut inbox: Inbox, output: &mut dyn Write) -> io::Result<()> {
     };
     let mut secret = [0; 32];
     plan::fill_random(&mut secret)?;
-    let kind = plan::engine_kind(plan.engine);
+    let uring = plan.uring;
     let fleet = Fleet::new(plan, token_secret, secret, clock::time());
-    match kind {
-        EngineKind::Epoll => drive::<gateway::engine::epoll::EpollEngine>(&config, fleet, inbox, output),
-        EngineKind::Uring => drive::<gateway::engine::epoll::EpollEngine>(&config, fleet, inbox, output),
+    if uring {
+        drive::<UringEngine>(&config, fleet, inbox, output)
+    } else {
+        drive::<EpollEngine>(&config, fleet, inbox, output)
     }
 }
 

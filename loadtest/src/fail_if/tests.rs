@@ -45,10 +45,7 @@ fn nested_names_and_short_ones_are_found() {
 #[test]
 fn an_error_that_did_not_happen_is_zero_and_a_missing_figure_is_missing() {
     assert_eq!(judged("errors.bad_token > 0"), Judged::False);
-    assert_eq!(
-        judged("server.gateway.rss_bytes_idle > 0"),
-        Judged::Missing
-    );
+    assert_eq!(judged("server.gateway.rss_bytes_idle > 0"), Judged::Missing);
     assert_eq!(judged("server.center.cpu_seconds > 0"), Judged::Missing);
 }
 

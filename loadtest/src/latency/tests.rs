@@ -39,6 +39,9 @@ fn percentiles_are_exact_to_three_digits() {
         (percentiles.p999, 99_900),
         (percentiles.max, 100_000),
     ] {
-        assert!(value.abs_diff(expected) * 1_000 <= expected, "{value} {expected}");
+        assert!(
+            value.abs_diff(expected) * 1_000 <= expected,
+            "{value} {expected}"
+        );
     }
 }

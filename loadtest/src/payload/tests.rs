@@ -28,7 +28,13 @@ fn a_payload_of_another_send_or_length_is_not_taken() {
     assert!(!is_of(&payload[..63], 7, 3, 5, 64));
     payload.push(0);
     assert!(!is_of(&payload, 7, 3, 5, 64));
-    assert!(!is_of(&payload[..PREFIX_BYTES - 1], 7, 3, 5, PREFIX_BYTES - 1));
+    assert!(!is_of(
+        &payload[..PREFIX_BYTES - 1],
+        7,
+        3,
+        5,
+        PREFIX_BYTES - 1
+    ));
 }
 
 #[test]

@@ -2,9 +2,12 @@
 //!
 //! Everything runs the real executable; nothing in here links its modules.
 
+mod cluster;
 mod config;
+mod dev;
 mod help;
 mod keys;
+mod roles;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,0 +1,281 @@
+//! A well-behaved client over a real socket, on the protocol's own core; and an
+//! honest neighbour, one of these in a thread of its own that must notice
+//! nothing of what a test does to others.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use protocol::body::{Lane, MessageKind};
+use protocol::cipher::RekeyPolicy;
+use protocol::client::{Client, ClientConfig, Closed, Event, Shared};
+use protocol::ids::{MessageId, SessionId};
+use protocol::reason::CloseReason;
+use protocol::stream::OutboxLimits;
+use protocol::time::Time;
+
+use super::{Cluster, GROUP, PATIENCE, random32};
+
+/// How long one look at the socket may block.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// Time between two requests of an honest neighbour: 100 a second, well within
+/// the default limits.
+const HONEST_PAUSE: Duration = Duration::from_millis(10);
+
+/// What a player has seen so far.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Its session.
+    pub session: Option<SessionId>,
+    /// How often its group came up and went down.
+    pub ups: u32,
+    /// See `ups`.
+    pub downs: u32,
+    /// Replies in the order of their arrival: request and payload.
+    pub replies: Vec<(u32, Vec<u8>)>,
+    /// How its connection ended.
+    pub closed: Option<Closed>,
+}
+
+/// A client.
+pub struct Player {
+    stream: TcpStream,
+    client: Client,
+    shared: Shared,
+    origin: Instant,
+    /// What it has seen.
+    pub seen: Seen,
+}
+
+impl Player {
+    /// Logs in and waits until its group is up.
+    pub fn login(cluster: &Cluster, account: &str) -> Self {
+        let mut player = Self::connect(cluster, cluster.token(account));
+        player.wait("login", |seen| seen.session.is_some() && seen.ups > 0);
+        player
+    }
+
+    /// Connects with a token; login is under way.
+    pub fn connect(cluster: &Cluster, token: String) -> Self {
+        let stream = TcpStream::connect(cluster.address()).expect("the gateway accepts");
+        stream.set_nodelay(true).expect("a socket");
+        stream.set_read_timeout(Some(LOOK)).expect("a socket");
+        let origin = Instant::now();
+        let config = ClientConfig {
+            gateway_key: cluster.gateway_key,
+            token,
+            client_version: 1,
+            channel: "tests".to_owned(),
+            device: String::new(),
+            outbox: OutboxLimits::default(),
+            rekey: RekeyPolicy::default(),
+            compress_bytes_min: 64,
+        };
+        let client = Client::connect(config, random32(), Time(0)).expect("a usable key");
+        let mut player = Self {
+            stream,
+            client,
+            shared: Shared::default(),
+            origin,
+            seen: Seen::default(),
+        };
+        player.transmit();
+        player
+    }
+
+    /// Sends a request; its id.
+    pub fn request(&mut self, payload: &[u8]) -> u32 {
+        let id = self.client.request(GROUP, MessageId(7), payload);
+        let id = id.expect("room in the outbox");
+        self.transmit();
+        id
+    }
+
+    /// Sends a message that may be lost.
+    pub fn send_unreliable(&mut self, payload: &[u8]) {
+        let now = self.now();
+        self.client
+            .send(
+                now,
+                Lane::Unreliable,
+                GROUP,
+                MessageId(8),
+                payload,
+                &mut self.shared,
+            )
+            .expect("the group is up");
+        self.transmit();
+    }
+
+    /// Messages that the backend has not acknowledged.
+    pub fn outbox_messages(&self) -> usize {
+        self.client.outbox_messages()
+    }
+
+    /// Goes on until it has seen what `is_done` looks for.
+    pub fn wait(&mut self, what: &str, is_done: impl Fn(&Seen) -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !is_done(&self.seen) {
+            assert!(Instant::now() < end, "not in time: {what}: {:?}", self.seen);
+            let waits_for_end = self.seen.closed.is_none();
+            assert!(
+                waits_for_end,
+                "closed before it was time: {what}: {:?}",
+                self.seen
+            );
+            self.pump();
+        }
+    }
+
+    /// Waits until the connection is over, and says why.
+    pub fn wait_closed(&mut self) -> Closed {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(closed) = self.seen.closed {
+                return closed;
+            }
+            assert!(Instant::now() < end, "not closed in time: {:?}", self.seen);
+            self.pump();
+        }
+    }
+
+    /// Sends a request and waits for its echo; how long that took.
+    pub fn round_trip(&mut self, payload: &[u8]) -> Duration {
+        let sent_at = Instant::now();
+        let id = self.request(payload);
+        self.wait("an echo", |seen| {
+            seen.replies.last().is_some_and(|(reply, _)| *reply == id)
+        });
+        let took = sent_at.elapsed();
+        let (_, echo) = self.seen.replies.last().expect("a reply");
+        assert_eq!(echo, payload);
+        took
+    }
+
+    /// Ends its session and waits for the gateway's word.
+    pub fn logout(mut self) {
+        let now = self.now();
+        self.client.logout(now);
+        self.transmit();
+        let closed = self.wait_closed();
+        assert_eq!(closed, Closed::ByGateway(Some(CloseReason::LoggedOut)));
+    }
+
+    /// One look at the socket and at the clock.
+    pub fn pump(&mut self) {
+        let mut bytes = [0; 16_384];
+        let read = self.stream.read(&mut bytes);
+        let now = self.now();
+        let seen = &mut self.seen;
+        let mut events = |event: Event<'_>| match event {
+            Event::LoggedIn(session) => seen.session = Some(session),
+            Event::GroupUp(_) => seen.ups += 1,
+            Event::GroupDown(_) => seen.downs += 1,
+            Event::Message(header, payload) if header.kind == MessageKind::Reply => {
+                seen.replies.push((header.request, payload.to_vec()));
+            }
+            Event::Message(..) | Event::RoundTrip(_) => {}
+            Event::Closed(closed) => seen.closed = Some(closed),
+        };
+        match read {
+            Ok(0) => self.client.handle_disconnected(&mut events),
+            Ok(read) => {
+                self.client
+                    .handle_received(now, &mut bytes[..read], &mut self.shared, &mut events);
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(_) => self.client.handle_disconnected(&mut events),
+        }
+        self.client.handle_timeout(now, &mut events);
+        self.transmit();
+    }
+
+    fn transmit(&mut self) {
+        let mut out = Vec::new();
+        let now = self.now();
+        while self
+            .client
+            .poll_transmit(now, &mut self.shared, &mut out)
+        {
+            // A socket that fails is found out by the next read.
+            let _ = self.stream.write_all(&out);
+            out.clear();
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time(self.origin.elapsed().as_micros() as u64)
+    }
+}
+
+/// A neighbour who echoes all the time.
+pub struct Honest {
+    stop: Arc<AtomicBool>,
+    latencies: Arc<Mutex<Vec<Duration>>>,
+    thread: JoinHandle<Player>,
+}
+
+impl Honest {
+    /// Logs in and begins.
+    pub fn start(cluster: &Cluster) -> Self {
+        let mut player = Player::login(cluster, "honest");
+        player.round_trip(b"first");
+        let stop = Arc::new(AtomicBool::new(false));
+        let latencies = Arc::new(Mutex::new(Vec::new()));
+        let (stopped, shared) = (Arc::clone(&stop), Arc::clone(&latencies));
+        let thread = std::thread::spawn(move || {
+            let mut next = 0_u64;
+            while !stopped.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                // Long enough for several looks of both codecs, short enough to be quick.
+                let payload: Vec<u8> = (0..64).map(|at| (next * 31 + at) as u8).collect();
+                let took = player.round_trip(&payload);
+                shared.lock().expect("no panic there").push(took);
+                next += 1;
+                while began.elapsed() < HONEST_PAUSE {
+                    player.pump();
+                }
+            }
+            player
+        });
+        Self {
+            stop,
+            latencies,
+            thread,
+        }
+    }
+
+    /// Its round trips since the last call.
+    pub fn take_latencies(&self) -> Vec<Duration> {
+        std::mem::take(&mut *self.latencies.lock().expect("no panic there"))
+    }
+
+    /// Waits until it has done so many round trips since the last call of this or
+    /// `take_latencies`, and returns them.
+    pub fn round_trips(&self, count: usize) -> Vec<Duration> {
+        super::wait_until("honest round trips", PATIENCE, || {
+            assert!(!self.thread.is_finished(), "the honest neighbour has failed");
+            self.latencies.lock().expect("no panic there").len() >= count
+        });
+        self.take_latencies()
+    }
+
+    /// Ends it, and checks that it has noticed nothing.
+    pub fn finish(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let player = self.thread.join().expect("the honest neighbour");
+        assert_eq!((player.seen.ups, player.seen.downs), (1, 0));
+        player.logout();
+    }
+}
+
+/// The percentile of some round trips.
+pub fn percentile(mut latencies: Vec<Duration>, percent: usize) -> Duration {
+    assert!(!latencies.is_empty());
+    latencies.sort_unstable();
+    latencies[(latencies.len() * percent / 100).min(latencies.len() - 1)]
+}

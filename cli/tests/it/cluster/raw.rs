@@ -1,0 +1,308 @@
+//! A client that can say anything: it does the handshake and seals as it should,
+//! and hands every frame to the test, which sends it as it likes.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use protocol::body::{Body, Lane, Login, MessageHeader, MessageKind, Sync};
+use protocol::cipher::{Opener, RekeyPolicy, Sealer};
+use protocol::client::LOGIN_METHOD_TOKEN;
+use protocol::compress::Scratch;
+use protocol::frame::{self, FLAG_COMPRESSED, Header};
+use protocol::handshake::Initiator;
+use protocol::ids::MessageId;
+use protocol::reason::CloseReason;
+use protocol::time::Time;
+
+use super::{Cluster, GROUP, PATIENCE, random32};
+
+/// The client's clock at the start: far from 0, so that a frame can be older
+/// than the connection.
+const CLOCK_START_MS: u64 = 1_000_000;
+
+/// A connection of a client that may misbehave.
+pub struct Raw {
+    /// Its socket.
+    pub stream: TcpStream,
+    began: Instant,
+    ciphers: Option<(Sealer, Opener)>,
+    inbox: Vec<u8>,
+    scratch: Scratch,
+    /// Next number of the reliable lane.
+    next: u32,
+    /// Highest number received in it.
+    received: u32,
+}
+
+impl Raw {
+    /// Only a socket.
+    pub fn connect(cluster: &Cluster) -> Self {
+        let stream = TcpStream::connect(cluster.address()).expect("the gateway accepts");
+        Self::over(stream)
+    }
+
+    /// Over a socket that the test has made.
+    pub fn over(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).expect("a socket");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        Self {
+            stream,
+            began: Instant::now(),
+            ciphers: None,
+            inbox: Vec::new(),
+            scratch: Scratch::default(),
+            next: 1,
+            received: 0,
+        }
+    }
+
+    /// With the keys of a finished handshake.
+    pub fn greeted(cluster: &Cluster) -> Self {
+        let mut raw = Self::connect(cluster);
+        raw.greet(&cluster.gateway_key);
+        raw
+    }
+
+    /// Logged in, with the stream of its group agreed.
+    pub fn logged_in(cluster: &Cluster, account: &str) -> Self {
+        let mut raw = Self::greeted(cluster);
+        raw.login(&cluster.token(account));
+        raw
+    }
+
+    /// Does the handshake.
+    pub fn greet(&mut self, gateway_key: &[u8; 32]) {
+        let (initiator, hello) = self.hello(gateway_key);
+        self.send(&hello);
+        let welcome = self.next_frame().expect("WELCOME");
+        let (keys, _) = initiator.welcome(&welcome).expect("a good WELCOME");
+        let sealer = Sealer::new(keys.client, self.now(), RekeyPolicy::default());
+        self.ciphers = Some((sealer, Opener::new(keys.gateway)));
+    }
+
+    /// Logs in and agrees about the stream.
+    pub fn login(&mut self, token: &str) {
+        self.send_login(token);
+        self.expect_login();
+    }
+
+    /// Waits for LOGIN_OK and answers the backend's SYNC.
+    pub fn expect_login(&mut self) {
+        self.expect("LOGIN_OK", |body| matches!(body, Body::LoginOk { .. }));
+        let mut incarnation = None;
+        self.expect("SYNC", |body| {
+            if let Body::Sync(sync) = body {
+                incarnation = Some(sync.incarnation);
+            }
+            incarnation.is_some()
+        });
+        self.send_body(&Body::Sync(Sync {
+            fresh: false,
+            group: GROUP,
+            incarnation: incarnation.expect("of the SYNC"),
+            next: 1,
+            base: 1,
+        }));
+    }
+
+    /// Sends LOGIN.
+    pub fn send_login(&mut self, token: &str) {
+        self.send_body(&Body::Login(Login {
+            method: LOGIN_METHOD_TOKEN,
+            client_version: 1,
+            channel: "",
+            device: "",
+            credential: token.as_bytes(),
+        }));
+    }
+
+    /// A HELLO frame, and what reads its answer.
+    pub fn hello(&self, gateway_key: &[u8; 32]) -> (Initiator, Vec<u8>) {
+        let mut hello = Vec::new();
+        let now_ms = self.now().wire_ms();
+        let initiator = Initiator::hello(gateway_key, random32(), now_ms, &mut hello);
+        (initiator.expect("a usable key"), hello)
+    }
+
+    /// Its clock.
+    pub fn now(&self) -> Time {
+        Time(self.began.elapsed().as_micros() as u64).after_ms(CLOCK_START_MS)
+    }
+
+    /// How long it has been open.
+    pub fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// The next frame in sequence with this body; not sent.
+    pub fn seal(&mut self, flags: u8, body: &[u8]) -> Vec<u8> {
+        let now = self.now();
+        self.seal_at(now, flags, body)
+    }
+
+    /// The same with another time on it.
+    pub fn seal_at(&mut self, time: Time, flags: u8, body: &[u8]) -> Vec<u8> {
+        let mut frame = Vec::new();
+        let (sealer, _) = self.ciphers.as_mut().expect("keys stand");
+        sealer.seal(time, flags, &mut frame, |out| out.extend_from_slice(body));
+        frame
+    }
+
+    /// Sends bytes as they are.
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the gateway takes it");
+    }
+
+    /// Seals and sends a body.
+    pub fn send_body(&mut self, body: &Body<'_>) {
+        let frame = self.seal(0, &encoded(body));
+        self.send(&frame);
+    }
+
+    /// The body of the next request of the reliable lane.
+    pub fn request(&mut self, payload: &[u8]) -> Vec<u8> {
+        let number = self.next;
+        self.next += 1;
+        message(MessageKind::Request, Lane::Reliable, number, self.received, payload)
+    }
+
+    /// Sends a request and waits for its echo.
+    pub fn round_trip(&mut self, payload: &[u8]) {
+        let body = self.request(payload);
+        let frame = self.seal(0, &body);
+        self.send(&frame);
+        self.expect_echo(MessageKind::Reply, payload);
+    }
+
+    /// Waits for a message with this payload.
+    pub fn expect_echo(&mut self, kind: MessageKind, wanted: &[u8]) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        loop {
+            let (flags, body) = self.next_body().expect("an echo");
+            let Body::Message { header, payload } = Body::decode(&body).expect("a good body")
+            else {
+                continue;
+            };
+            if header.lane == Lane::Reliable {
+                self.received = header.number;
+            }
+            let payload = if flags & FLAG_COMPRESSED != 0 {
+                scratch.decompress(payload).expect("a good payload")
+            } else {
+                payload
+            };
+            assert_eq!((header.kind, payload), (kind, wanted));
+            break;
+        }
+        self.scratch = scratch;
+    }
+
+    /// Reads on until a body is what the test wants.
+    pub fn expect(&mut self, what: &str, mut is_it: impl FnMut(&Body<'_>) -> bool) {
+        loop {
+            let (_, bytes) = self
+                .next_body()
+                .unwrap_or_else(|| panic!("{what} is expected, the connection ended"));
+            let body = Body::decode(&bytes).expect("a good body");
+            if is_it(&body) {
+                return;
+            }
+            assert!(
+                !matches!(body, Body::Close { .. }),
+                "{what} is expected, not {body:?}"
+            );
+        }
+    }
+
+    /// Reads on until the gateway says why it closes, and then has closed.
+    pub fn expect_close(&mut self, wanted: CloseReason) {
+        let reason = loop {
+            let (_, bytes) = self
+                .next_body()
+                .unwrap_or_else(|| panic!("CLOSE for {wanted:?} is expected, nothing was said"));
+            if let Body::Close { reason, .. } = Body::decode(&bytes).expect("a good body") {
+                break CloseReason::from_code(reason);
+            }
+        };
+        assert_eq!(reason, Some(wanted));
+        self.expect_end();
+    }
+
+    /// Reads the REJECT that ends a handshake, and the end.
+    pub fn expect_reject(&mut self, wanted: CloseReason) {
+        let frame = self
+            .next_frame()
+            .unwrap_or_else(|| panic!("REJECT for {wanted:?} is expected, nothing was said"));
+        let (initiator, _) = self.hello(&protocol::handshake::StaticKey::from_secret([1; 32]).public().to_owned());
+        assert_eq!(initiator.welcome(&frame).expect_err("a REJECT"), wanted);
+        self.expect_end();
+    }
+
+    /// The gateway ends the connection, and in order: no reset.
+    pub fn expect_end(&mut self) {
+        assert_eq!(self.next_frame(), None);
+    }
+
+    /// Ends its session in order.
+    pub fn logout(mut self) {
+        self.send_body(&Body::Logout);
+        self.expect_close(CloseReason::LoggedOut);
+    }
+
+    /// Ends its sending direction.
+    pub fn finish(&mut self) {
+        self.stream.shutdown(Shutdown::Write).expect("a socket");
+    }
+
+    /// The next body, opened, with the frame's flags; `None` at the end.
+    pub fn next_body(&mut self) -> Option<(u8, Vec<u8>)> {
+        let mut frame = self.next_frame()?;
+        let header = Header::decode(&frame).expect("a header");
+        assert_eq!(frame::crc(&frame), header.crc);
+        let (_, opener) = self.ciphers.as_mut().expect("keys stand");
+        let body = opener.open(&header, &mut frame).expect("a good frame");
+        Some((header.flags, body.to_vec()))
+    }
+
+    /// The next frame as it came; `None` when the gateway has ended in order.
+    pub fn next_frame(&mut self) -> Option<Vec<u8>> {
+        loop {
+            if let Some(length) = frame::length(&self.inbox)
+                && length <= self.inbox.len()
+            {
+                let rest = self.inbox.split_off(length);
+                return Some(std::mem::replace(&mut self.inbox, rest));
+            }
+            let mut bytes = [0; 16_384];
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return None,
+                Ok(read) => self.inbox.extend_from_slice(&bytes[..read]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => panic!("a frame or the end is expected: {error}"),
+            }
+        }
+    }
+}
+
+/// A body as bytes.
+pub fn encoded(body: &Body<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    body.encode(&mut out);
+    out
+}
+
+/// A message of the game.
+pub fn message(kind: MessageKind, lane: Lane, number: u32, ack: u32, payload: &[u8]) -> Vec<u8> {
+    let header = MessageHeader {
+        kind,
+        lane,
+        more: false,
+        group: GROUP,
+        number,
+        ack,
+        message: MessageId(1),
+        request: if kind == MessageKind::Message { 0 } else { number },
+    };
+    encoded(&Body::Message { header, payload })
+}

@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::cluster::{Process, get};
+use crate::launch::{Launched, get};
 use crate::{run, sallyport};
 
 /// A dev cluster on free ports, its `try:` line as arguments, its admin port.
-fn dev(arguments: &[&str]) -> (Process, Vec<String>, String) {
+fn dev(arguments: &[&str]) -> (Launched, Vec<String>, String) {
     let mut command = sallyport(Path::new("."), &["dev", "--port", "0"]);
     command.args(arguments);
-    let mut process = Process::start(command);
+    let mut process = Launched::start(command);
     let line = process.line("try: ");
     let words: Vec<String> = line
         .strip_prefix("try: sallyport ")

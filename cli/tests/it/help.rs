@@ -91,8 +91,8 @@ fn doctor_names_a_low_limit_of_open_files() {
         .args([
             "-c",
             "ulimit -n 512; exec \"$0\" doctor",
-            env!("CARGO_BIN_EXE_sallyport"),
         ])
+        .arg(crate::cluster::binary())
         .output()
         .expect("sh starts");
     let outcome = crate::Outcome::of(output);

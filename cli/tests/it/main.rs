@@ -7,6 +7,7 @@ mod config;
 mod dev;
 mod help;
 mod keys;
+mod launch;
 mod roles;
 
 use std::path::Path;
@@ -14,7 +15,7 @@ use std::process::{Command, Output};
 
 /// The binary in a directory, with an environment that no one else filled.
 pub fn sallyport(directory: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sallyport"));
+    let mut command = Command::new(cluster::binary());
     command.current_dir(directory).args(arguments);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("SALLYPORT__") {

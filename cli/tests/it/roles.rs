@@ -4,12 +4,12 @@ use std::fs;
 use std::net::{TcpListener, UdpSocket};
 use std::time::Duration;
 
-use crate::cluster::{Cluster, Role, get, wait_for};
+use crate::launch::{Files, Role, get, wait_for};
 use crate::{Outcome, run, sallyport};
 
 #[test]
 fn three_processes_carry_a_load_test_and_end_with_0() {
-    let cluster = Cluster::new();
+    let cluster = Files::new();
     let mut center = Role::start(cluster.path(), "center", &[]);
     let mut game = Role::start(cluster.path(), "game", &[]);
     cluster.write_gateway(&center.listen, &game.listen);
@@ -75,7 +75,7 @@ fn three_processes_carry_a_load_test_and_end_with_0() {
 
 #[test]
 fn a_backend_with_a_wrong_key_keeps_the_gateway_unready_and_is_named() {
-    let cluster = Cluster::new();
+    let cluster = Files::new();
     let center = Role::start(cluster.path(), "center", &[]);
     let game = Role::start(cluster.path(), "game", &[]);
     cluster.write_gateway(&center.listen, &game.listen);
@@ -90,7 +90,7 @@ fn a_backend_with_a_wrong_key_keeps_the_gateway_unready_and_is_named() {
 
 #[test]
 fn a_reload_takes_the_log_level_and_names_what_needs_a_restart() {
-    let cluster = Cluster::new();
+    let cluster = Files::new();
     let mut game = Role::start(cluster.path(), "game", &[]);
     let file = cluster.path().join("game.toml");
     let text = fs::read_to_string(&file).expect("it was written");
@@ -113,7 +113,7 @@ fn a_reload_takes_the_log_level_and_names_what_needs_a_restart() {
 
 #[test]
 fn a_taken_port_is_named_with_how_to_find_its_owner() {
-    let cluster = Cluster::new();
+    let cluster = Files::new();
     let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
     let udp = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let tcp = tcp.local_addr().expect("bound").to_string();
@@ -149,7 +149,7 @@ fn a_taken_port_is_named_with_how_to_find_its_owner() {
 
 #[test]
 fn a_start_that_cannot_work_says_what_to_do() {
-    let cluster = Cluster::new();
+    let cluster = Files::new();
     cluster.write_gateway("127.0.0.1:9", "127.0.0.1:9");
     let refused = |arguments: &[&str], advice: &str| {
         let outcome = run(cluster.path(), arguments);
@@ -220,7 +220,7 @@ fn a_start_that_cannot_work_says_what_to_do() {
 
 #[test]
 fn a_limit_of_open_files_below_what_is_configured_is_refused_on_epoll() {
-    let cluster = Cluster::new();
+    let cluster = Files::new();
     cluster.write_gateway("127.0.0.1:9", "127.0.0.1:9");
     let mut command = sallyport(cluster.path(), &[]);
     let binary = command.get_program().to_owned();

@@ -88,10 +88,7 @@ fn doctor_judges_each_thing_and_says_how_to_fix_it() {
 #[test]
 fn doctor_names_a_low_limit_of_open_files() {
     let output = std::process::Command::new("sh")
-        .args([
-            "-c",
-            "ulimit -n 512; exec \"$0\" doctor",
-        ])
+        .args(["-c", "ulimit -n 512; exec \"$0\" doctor"])
         .arg(crate::cluster::binary())
         .output()
         .expect("sh starts");

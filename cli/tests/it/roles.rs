@@ -248,3 +248,47 @@ fn a_limit_of_open_files_below_what_is_configured_is_refused_on_epoll() {
         outcome.err
     );
 }
+
+#[test]
+fn a_demanded_ring_engine_is_used_or_its_absence_explained() {
+    let files = Files::new();
+    files.write_gateway("127.0.0.1:9", "127.0.0.1:9");
+    if std::env::var_os("SALLYPORT_TEST_WITHOUT_URING").is_none() {
+        let mut gateway = Role::start(files.path(), "gateway", &["engine.kind=uring"]);
+        let stats = get(&gateway.admin, "/stats").1;
+        assert!(stats.contains("\"engine\":\"uring\""), "{stats}");
+        gateway.process.signal("TERM");
+        assert_eq!(
+            gateway.process.wait(Duration::from_secs(10)).code(),
+            Some(0)
+        );
+        return;
+    }
+    let set = "engine.kind=uring";
+    let outcome = run(
+        files.path(),
+        &["gateway", "--config", "gateway.toml", "--set", set],
+    );
+    assert_eq!(outcome.code, 2, "{}", outcome.err);
+    for advice in [
+        "engine.kind = \"uring\" is demanded",
+        "io_uring_setup",
+        "seccomp",
+        "epoll",
+    ] {
+        assert!(outcome.err.contains(advice), "{advice}: {}", outcome.err);
+    }
+    // Left to itself it takes the other engine, and says so.
+    let gateway = Role::start(files.path(), "gateway", &[]);
+    assert!(
+        get(&gateway.admin, "/stats")
+            .1
+            .contains("\"engine\":\"epoll\"")
+    );
+    let said = |line: &String| line.contains("WARN") && line.contains("epoll");
+    assert!(
+        gateway.process.seen.iter().any(said),
+        "{:?}",
+        gateway.process.seen
+    );
+}

@@ -1,0 +1,3 @@
+//! What holds for the crate as a whole.
+
+mod purity;

@@ -46,8 +46,8 @@ use protocol::time::{Now, Time};
 
 use crate::journal::{Batch, RECORD_BYTES_MAX};
 use crate::link::{LinkFault, LinkId, check_hello};
-use ledger::{ENTRY_BYTES_MAX, Entry};
-pub use ledger::{LedgerError, Recovered, ShardKey};
+use ledger::{ENTRY_BYTES_MAX, Entry, TOKEN_BYTES};
+pub use ledger::{LedgerError, Recovered, ShardKey, TokenUse};
 use shards::{ShardIndex, Shards};
 use tokens::UsedTokens;
 use users::{User, Users};
@@ -74,7 +74,7 @@ pub const CLAIMS_WAITING_PER_LINK_MAX: usize = 5_000;
 
 /// Claims in one batch of the journal. Their token entries fit into one record.
 const CLAIMS_PER_BATCH_MAX: usize = 8_192;
-const _: () = assert!(CLAIMS_PER_BATCH_MAX * (1 + 8 + 1 + TOKEN_ID_BYTES_MAX) < RECORD_BYTES_MAX);
+const _: () = assert!(CLAIMS_PER_BATCH_MAX * (TOKEN_BYTES + TOKEN_ID_BYTES_MAX) < RECORD_BYTES_MAX);
 
 /// Lease unless configured, ms (DESIGN §3).
 pub const LEASE_MS_DEFAULT: u32 = 15_000;
@@ -240,8 +240,8 @@ impl Center {
     /// the journal: grant nothing, and better accept no link, before that is durable.
     pub fn new(now: Now, settings: CenterSettings, recovered: Recovered) -> Self {
         let mut tokens = UsedTokens::new(now.unix_ms, TOKENS_MAX);
-        for (id, expires_unix_ms) in recovered.tokens {
-            tokens.insert(&Arc::from(id), expires_unix_ms);
+        for (id, used) in recovered.tokens {
+            tokens.insert(&Arc::from(id), used);
         }
         tokens.forget(now.unix_ms);
         // The lease that shards live by is the one they were told, not the one configured now.
@@ -565,10 +565,18 @@ impl Center {
         if self.degraded.is_some() {
             return Err(ClaimRefusal::Degraded);
         }
-        let expires_unix_ms = claim.token_expires_unix_ms;
+        let Some(key) = self.shards.by_index(shard).map(|shard| &shard.key) else {
+            return Err(ClaimRefusal::Full);
+        };
+        let used = TokenUse {
+            expires_unix_ms: claim.token_expires_unix_ms,
+            boot: key.boot,
+            shard: key.shard,
+            claim: claim.claim,
+        };
         if self
             .tokens
-            .contains(now.unix_ms, &claim.token_id, expires_unix_ms)
+            .is_used_by_another(now.unix_ms, &claim.token_id, &used)
         {
             return Err(ClaimRefusal::TokenReused);
         }
@@ -578,12 +586,9 @@ impl Center {
         // From here on the token is used up, whatever comes out: the first claim that names it
         // consumes it, so a copy of it is worthless.
         let token_id: Arc<str> = claim.token_id.into();
-        self.tokens.insert(&token_id, expires_unix_ms);
-        let token = Entry::Token {
-            expires_unix_ms,
-            id: &token_id,
-        };
-        self.journal(&token);
+        self.tokens.insert(&token_id, used);
+        let id = &token_id;
+        self.journal(&Entry::Token { used, id });
         if self.users.by_account(&claim.account).is_some() {
             return Err(ClaimRefusal::AlreadyOnline);
         }
@@ -902,10 +907,7 @@ impl Center {
         .chain(
             self.tokens
                 .iter()
-                .map(|(id, expires_unix_ms)| Entry::Token {
-                    expires_unix_ms,
-                    id,
-                }),
+                .map(|(id, used)| Entry::Token { used, id }),
         )
     }
 

@@ -6,14 +6,14 @@
 //!
 //! Layout of an entry, little-endian: `type u8`, then
 //! 1 `RESERVED`: sessions below u64, fences below u64;
-//! 2 `TOKEN`: expires Unix ms u64, length u8, id;
+//! 2 `TOKEN`: expires Unix ms u64, boot u64, shard u32, claim u64, length u8, id;
 //! 3 `ATTACHED` and 4 `DETACHED`: boot u64, shard u32, length u8, gateway;
 //! 5 `LEASE`: ms u32.
 //!
 //! Invariant: replaying a prefix of what was written gives a state from which no id, fence or
 //! token that was granted within that prefix is granted again.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use protocol::ids::ShardId;
@@ -26,8 +26,11 @@ const ATTACHED: u8 = 3;
 const DETACHED: u8 = 4;
 const LEASE: u8 = 5;
 
-/// No entry is longer: type, two numbers, a length, and at most 255 bytes.
-pub(super) const ENTRY_BYTES_MAX: usize = 1 + 16 + 1 + 255;
+/// Bytes of a `TOKEN` entry beside its id.
+pub(super) const TOKEN_BYTES: usize = 1 + 8 + 8 + 4 + 8 + 1;
+
+/// No entry is longer.
+pub(super) const ENTRY_BYTES_MAX: usize = TOKEN_BYTES + 255;
 
 /// One process of one gateway, one of its shards.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +43,19 @@ pub struct ShardKey {
     pub boot: u64,
 }
 
+/// By which claim a token was used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenUse {
+    /// When the token expires, Unix ms.
+    pub expires_unix_ms: u64,
+    /// Which start of the gateway's process; random, so it names the gateway too.
+    pub boot: u64,
+    /// Which of its shards.
+    pub shard: ShardId,
+    /// The shard's number for the claim.
+    pub claim: u64,
+}
+
 /// One thing that the journal remembers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Entry<'a> {
@@ -49,7 +65,7 @@ pub(super) enum Entry<'a> {
         fences_below: u64,
     },
     /// This token id is used up.
-    Token { expires_unix_ms: u64, id: &'a str },
+    Token { used: TokenUse, id: &'a str },
     /// This shard may hold sessions.
     Attached(ShardKey),
     /// This shard holds none any more.
@@ -70,12 +86,12 @@ impl Entry<'_> {
                 out.extend_from_slice(&sessions_below.to_le_bytes());
                 out.extend_from_slice(&fences_below.to_le_bytes());
             }
-            Self::Token {
-                expires_unix_ms,
-                id,
-            } => {
+            Self::Token { used, id } => {
                 out.push(TOKEN);
-                out.extend_from_slice(&expires_unix_ms.to_le_bytes());
+                out.extend_from_slice(&used.expires_unix_ms.to_le_bytes());
+                out.extend_from_slice(&used.boot.to_le_bytes());
+                out.extend_from_slice(&used.shard.0.to_le_bytes());
+                out.extend_from_slice(&used.claim.to_le_bytes());
                 write_text(id, out);
             }
             Self::Attached(key) => write_shard(ATTACHED, key, out),
@@ -136,8 +152,8 @@ pub struct Recovered {
     pub sessions_below: u64,
     /// Fences from here on were never granted.
     pub fences_below: u64,
-    /// Used token ids and when they expire, Unix ms.
-    pub tokens: HashMap<Box<str>, u64>,
+    /// Used token ids.
+    pub tokens: BTreeMap<Box<str>, TokenUse>,
     /// Shards that may hold sessions.
     pub attached: BTreeSet<ShardKey>,
     /// Lease time that these shards were told at most, ms.
@@ -150,7 +166,7 @@ impl Default for Recovered {
         Self {
             sessions_below: 1,
             fences_below: 1,
-            tokens: HashMap::new(),
+            tokens: BTreeMap::new(),
             attached: BTreeSet::new(),
             lease_ms: 0,
         }
@@ -181,11 +197,8 @@ impl Recovered {
                 self.sessions_below = self.sessions_below.max(sessions_below);
                 self.fences_below = self.fences_below.max(fences_below);
             }
-            Entry::Token {
-                expires_unix_ms,
-                id,
-            } => {
-                self.tokens.insert(id.into(), expires_unix_ms);
+            Entry::Token { used, id } => {
+                self.tokens.insert(id.into(), used);
             }
             Entry::Attached(key) => {
                 self.attached.insert(key);
@@ -206,7 +219,12 @@ fn read_entry<'a>(rest: &mut &'a [u8]) -> Option<Entry<'a>> {
             fences_below: u64::from_le_bytes(take(rest)?),
         },
         TOKEN => Entry::Token {
-            expires_unix_ms: u64::from_le_bytes(take(rest)?),
+            used: TokenUse {
+                expires_unix_ms: u64::from_le_bytes(take(rest)?),
+                boot: u64::from_le_bytes(take(rest)?),
+                shard: ShardId(u32::from_le_bytes(take(rest)?)),
+                claim: u64::from_le_bytes(take(rest)?),
+            },
             id: take_text(rest)?,
         },
         ATTACHED => Entry::Attached(take_shard(rest)?),

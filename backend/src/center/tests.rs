@@ -415,6 +415,24 @@ fn a_grant_that_was_lost_with_its_link_is_taken_back() {
 }
 
 #[test]
+fn a_claim_that_got_no_answer_may_be_asked_again() {
+    let mut rig = Rig::new();
+    let a = rig.link(1, "a", 1, vec![]);
+    rig.claim(a, 5, "ann", "t1");
+    let lost = rig.granted();
+    let mut rig = rig.crash();
+    let a = rig.link(1, "a", 1, vec![]);
+    rig.claim(a, 6, "ann", "t1");
+    assert_eq!(rig.refused(), ClaimRefusal::TokenReused, "another claim");
+    // The calendar of the rig stands still, so this is word for word the same claim.
+    rig.claim(a, 5, "ann", "t1");
+    let again = rig.granted();
+    assert!(again.0 > lost.0 && again.1 > lost.1);
+    rig.claim(a, 5, "ann", "t1");
+    assert_eq!(rig.refused(), ClaimRefusal::AlreadyOnline);
+}
+
+#[test]
 fn a_claim_whose_link_is_gone_when_it_is_durable_is_not_granted() {
     let mut rig = Rig::new();
     let a = rig.link(1, "a", 1, vec![]);

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::ledger::TokenUse;
 use protocol::limits::{TOKEN_CLOCK_TOLERANCE_MS, TOKEN_LIFE_MS_MAX};
 
 /// How far ahead an expiry may lie, ms: ten times the longest life of a token, so that clocks
@@ -16,8 +17,7 @@ const TOKEN_AHEAD_MS_MAX: u64 = 10 * TOKEN_LIFE_MS_MAX;
 /// Used token ids.
 #[derive(Debug)]
 pub(super) struct UsedTokens {
-    /// Id → expiry, Unix ms.
-    used: HashMap<Arc<str>, u64>,
+    used: HashMap<Arc<str>, TokenUse>,
     /// Ids by the second in which they can be forgotten.
     by_second: BTreeMap<u64, Vec<Arc<str>>>,
     /// Tokens that expire until then were forgotten, Unix ms.
@@ -43,19 +43,20 @@ impl UsedTokens {
         self.used.len() >= self.used_max
     }
 
-    /// Was this id used, or may it have been? An expiry so far ahead that the id would be
-    /// forgotten too early counts as used: no honest token has it.
-    pub(super) fn contains(&self, unix_ms: u64, id: &str, expires_unix_ms: u64) -> bool {
-        expires_unix_ms <= self.horizon_unix_ms
-            || expires_unix_ms > unix_ms.saturating_add(TOKEN_AHEAD_MS_MAX)
-            || self.used.contains_key(id)
+    /// Was this id used by another claim, or may it have been? An expiry so far ahead that the
+    /// id would be forgotten too early counts as used: no honest token has it. The same claim
+    /// may come again: its shard lost the link before it got an answer.
+    pub(super) fn is_used_by_another(&self, unix_ms: u64, id: &str, by: &TokenUse) -> bool {
+        by.expires_unix_ms <= self.horizon_unix_ms
+            || by.expires_unix_ms > unix_ms.saturating_add(TOKEN_AHEAD_MS_MAX)
+            || self.used.get(id).is_some_and(|used| used != by)
     }
 
     /// Remembers an id.
-    pub(super) fn insert(&mut self, id: &Arc<str>, expires_unix_ms: u64) {
-        self.used.insert(Arc::clone(id), expires_unix_ms);
+    pub(super) fn insert(&mut self, id: &Arc<str>, by: TokenUse) {
+        self.used.insert(Arc::clone(id), by);
         self.by_second
-            .entry(second(expires_unix_ms))
+            .entry(second(by.expires_unix_ms))
             .or_default()
             .push(Arc::clone(id));
     }
@@ -75,11 +76,8 @@ impl UsedTokens {
         {
             for id in entry.remove() {
                 // One that was taken back may have come again with a later expiry.
-                if self
-                    .used
-                    .get(&id)
-                    .is_some_and(|expires| *expires <= self.horizon_unix_ms)
-                {
+                let used = self.used.get(&id);
+                if used.is_some_and(|used| used.expires_unix_ms <= self.horizon_unix_ms) {
                     self.used.remove(&id);
                 }
             }
@@ -87,12 +85,12 @@ impl UsedTokens {
     }
 
     /// Everything remembered, in an order that depends on nothing but what was put in.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, TokenUse)> {
         self.by_second
             .values()
             .flatten()
             .filter_map(|id| self.used.get_key_value(id))
-            .map(|(id, expires)| (&**id, *expires))
+            .map(|(id, used)| (&**id, *used))
     }
 }
 

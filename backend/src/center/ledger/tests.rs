@@ -10,6 +10,13 @@ fn key(boot: u64) -> ShardKey {
     }
 }
 
+const USED: TokenUse = TokenUse {
+    expires_unix_ms: 77,
+    boot: 1,
+    shard: ShardId(2),
+    claim: 3,
+};
+
 fn entries() -> Vec<Entry<'static>> {
     vec![
         Entry::Reserved {
@@ -17,7 +24,7 @@ fn entries() -> Vec<Entry<'static>> {
             fences_below: 9,
         },
         Entry::Token {
-            expires_unix_ms: 77,
+            used: USED,
             id: "token",
         },
         Entry::Attached(key(1)),
@@ -34,7 +41,7 @@ fn entries_are_replayed() {
     let recovered = Recovered::replay(&records).expect("our own record");
     assert_eq!(recovered.sessions_below, 65_537);
     assert_eq!(recovered.fences_below, 9);
-    assert_eq!(recovered.tokens.get("token"), Some(&77));
+    assert_eq!(recovered.tokens.get("token"), Some(&USED));
     assert_eq!(recovered.attached.iter().collect::<Vec<_>>(), [&key(2)]);
     assert_eq!(recovered.lease_ms, 15_000);
 }
@@ -65,7 +72,7 @@ fn cut_and_unknown_entries_are_told() {
 #[test]
 fn many_entries_take_several_records() {
     let many = (0..20_000).map(|_| Entry::Token {
-        expires_unix_ms: 1,
+        used: USED,
         id: "0123456789012345678901234567890123456789012345678901234567890123",
     });
     let records = pack(many);

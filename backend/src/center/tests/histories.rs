@@ -34,6 +34,16 @@ impl Dice {
     }
 }
 
+fn message_of(claim: u64, account: &str, token: &str) -> to_backend::Message {
+    to_backend::Message::Claim(Claim {
+        claim,
+        account: account.to_owned(),
+        token_id: token.to_owned(),
+        token_expires_unix_ms: UNIX_MS + 60_000,
+        ..Claim::default()
+    })
+}
+
 /// One gateway shard, keeping to the rules of the lease.
 #[derive(Default)]
 struct Shard {
@@ -45,7 +55,8 @@ struct Shard {
     down: VecDeque<to_shard::Message>,
     /// Session → (fence, account).
     sessions: BTreeMap<u64, (u64, String)>,
-    claims: HashMap<u64, (String, String)>,
+    /// Open claims by number: account and token.
+    claims: BTreeMap<u64, (String, String)>,
     claim_next: u64,
     /// When each renewal was asked for.
     renewals: HashMap<u64, u64>,
@@ -57,7 +68,6 @@ impl Shard {
     fn cut(&mut self) -> Option<LinkId> {
         self.up.clear();
         self.down.clear();
-        self.claims.clear();
         self.renewals.clear();
         self.stalled = false;
         self.link.take()
@@ -197,6 +207,13 @@ impl World {
             last: true,
         }));
         shard.renew(now_ms);
+        // What got no answer over the link before is asked again.
+        let again: Vec<_> = shard
+            .claims
+            .iter()
+            .map(|(claim, (account, token))| message_of(*claim, account, token))
+            .collect();
+        shard.up.extend(again);
     }
 
     fn claim(&mut self, index: usize) {
@@ -208,13 +225,8 @@ impl World {
         let token = format!("t{}", self.tokens);
         let shard = &mut self.shards[index];
         shard.claim_next += 1;
-        shard.up.push_back(to_backend::Message::Claim(Claim {
-            claim: shard.claim_next,
-            account: account.clone(),
-            token_id: token.clone(),
-            token_expires_unix_ms: UNIX_MS + 60_000,
-            ..Claim::default()
-        }));
+        let message = message_of(shard.claim_next, &account, &token);
+        shard.up.push_back(message);
         shard.claims.insert(shard.claim_next, (account, token));
     }
 
@@ -336,6 +348,7 @@ impl World {
         for index in 0..SHARDS {
             if self.shards[index].lease_until_ms <= now_ms {
                 self.shards[index].sessions.clear();
+                self.shards[index].claims.clear();
                 self.cut(index);
             }
         }

@@ -32,6 +32,9 @@ const BACKLOG_BYTES_MAX: usize = 1024 * 1024;
 /// Time from a link to its hello, ms.
 const HELLO_DEADLINE_MS: u64 = 3_000;
 
+/// Pause, ms, between lines about links that end.
+const LOG_PAUSE_MS: u64 = 100;
+
 /// Time that the end of the process gives QUIC to tell its peers.
 const CLOSE_DEADLINE: Duration = Duration::from_millis(500);
 
@@ -129,6 +132,8 @@ struct Links {
     slots: BTreeMap<LinkId, Slot>,
     link_next: u64,
     counts: LinkCounts,
+    /// No line about a link until then: its gateway can cause any number of them.
+    quiet_until: Time,
 }
 
 /// Drives a role until `shutdown`.
@@ -143,6 +148,7 @@ pub(crate) async fn drive_role(
         slots: BTreeMap::new(),
         link_next: 1,
         counts: LinkCounts::default(),
+        quiet_until: Time(0),
     };
     let mut shutdown = pin!(shutdown);
     let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
@@ -319,7 +325,7 @@ impl Links {
             _ => CLOSE_PROTOCOL,
         };
         let address = slot.link.remote_address();
-        if fault != LinkFault::Shutdown {
+        if fault != LinkFault::Shutdown && self.may_log(now) {
             tracing::warn!(%address, link = id.0, why = %fault, "closed an uplink");
         }
         slot.link.close(code, fault.label());
@@ -333,11 +339,21 @@ impl Links {
             return;
         };
         self.counts.lost += 1;
-        let address = slot.link.remote_address();
-        tracing::info!(%address, link = id.0, why = %error, "lost an uplink");
+        if self.may_log(now) {
+            let address = slot.link.remote_address();
+            tracing::info!(%address, link = id.0, why = %error, "lost an uplink");
+        }
         if slot.is_greeted {
             role.link_down(now, id);
         }
+    }
+
+    fn may_log(&mut self, now: Now) -> bool {
+        let may = now.time >= self.quiet_until;
+        if may {
+            self.quiet_until = now.time.after_ms(LOG_PAUSE_MS);
+        }
+        may
     }
 
     fn publish(&mut self, role: &mut impl Role) {
@@ -367,6 +383,7 @@ fn read_control(
     };
     role.link_up(now, link, &hello)?;
     *is_greeted = true;
+    // At most as many as the acceptor lets links in.
     tracing::info!(
         link = link.0,
         gateway = hello.gateway,

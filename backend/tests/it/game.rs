@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use backend::counters::GameCounters;
 use backend::game::{GameConfig, drive_game, open_game};
@@ -17,6 +18,9 @@ use crate::shard::{BACKEND_SEED, GATEWAY_SEED, Shard, identity, run};
 
 const GROUP: GroupId = GroupId(3);
 const SESSION: u64 = 41;
+
+/// How long a game may take for one message before it counts as not reading.
+const STALL: Duration = Duration::from_millis(500);
 
 struct RunningGame {
     address: SocketAddr,
@@ -247,6 +251,62 @@ fn a_link_with_bad_records_is_cut_and_nobody_notices() {
         assert_eq!(bad.closed().await, (1, "record".to_owned()));
         request(&mut good, 1, b"still here");
         echoed(&mut good, 1, b"still here").await;
+        game.stop().await;
+    });
+}
+
+#[test]
+fn a_gateway_that_does_not_read_is_not_read_and_loses_nothing() {
+    run(async {
+        let game = RunningGame::start();
+        let mut good = game.attach().await;
+        let mut slow = game.attach().await;
+        open(&mut slow);
+        agree(&mut slow, 1, 1).await;
+        let payload = vec![7; 30_000];
+        let header = MessageHeader {
+            kind: MessageKind::Message,
+            lane: Lane::Unreliable,
+            more: false,
+            group: GROUP,
+            number: 0,
+            ack: 0,
+            message: MessageId(9),
+            request: 0,
+        };
+        // More than the game would keep for a link before it gives it up.
+        let mut sent = 0;
+        while sent < 4 * uplink::QUEUED_BYTES_MAX / payload.len() {
+            let payload = payload.as_slice();
+            say(&mut slow, Body::Message { header, payload });
+            sent += 1;
+            // A game that still reads takes a message within far less.
+            let stalled = tokio::time::timeout(STALL, slow.flush()).await.is_err();
+            if stalled {
+                break;
+            }
+        }
+        assert!(
+            sent < 2 * uplink::QUEUED_BYTES_MAX / payload.len(),
+            "{sent}"
+        );
+        // Others go on meanwhile.
+        let other = Open {
+            fence: Fence(6),
+            unix_ms: 1,
+            client_version: 1,
+            address: None,
+            account: "bob",
+            channel: "",
+        };
+        good.record(SESSION + 1, &Record::Open(other));
+        good.hear_record().await;
+        for _ in 0..sent {
+            let record = slow.hear_record().await;
+            assert!(matches!(body(&record), Body::Message { .. }));
+        }
+        let received = game.count("sallyport_game_messages_received_total");
+        assert_eq!(received, sent as u64);
         game.stop().await;
     });
 }

@@ -34,7 +34,7 @@ use protocol::check::{Bucket, Rate};
 use protocol::cipher::RekeyPolicy;
 use protocol::compress::Scratch;
 use protocol::handshake::{self, StaticKey};
-use protocol::ids::{GroupId, SessionId, ShardId};
+use protocol::ids::{Fence, GroupId, SessionId, ShardId};
 use protocol::reason::{CloseReason, Fault};
 use protocol::time::{Now, Time};
 use protocol::token::Verifier;
@@ -236,6 +236,15 @@ impl Shard {
     /// Sessions that are logged in.
     pub fn sessions(&self) -> usize {
         self.sessions.len()
+    }
+
+    /// Whose sessions these are, with their ids and fences, in the order of
+    /// their connections.
+    pub fn live_sessions(&self) -> impl Iterator<Item = (&str, SessionId, Fence)> {
+        let sessions = self.connections.iter().flatten();
+        sessions
+            .filter_map(|connection| connection.session())
+            .map(|session| (&*session.account, session.id, session.fence))
     }
 
     /// Connections that are open, those that are closing included.

@@ -223,6 +223,9 @@ pub trait Engine: Sized {
 
     /// Closes now: a buffer on its way is cancelled and comes back, nothing is
     /// received any more, `closed` follows when the last operation has ended.
+    /// Where bytes of the peer are still unread, the kernel resets the connection,
+    /// which can destroy what was sent last: to part in order, `shutdown_write`
+    /// and await `closed` for a bounded time.
     fn close(&mut self, conn: ConnId);
 
     /// Submits what was asked for since the last time. `true`: [`poll`](Engine::poll)

@@ -17,8 +17,12 @@
 
 mod address;
 mod buffers;
+mod completion;
 mod options;
 mod ring;
+mod setup;
 
+pub use completion::{Completion, Full};
 pub use options::bind_address_no_port;
-pub use ring::{Completion, Full, Ring, RingConfig, SetupError};
+pub use ring::Ring;
+pub use setup::{RingConfig, SetupError};

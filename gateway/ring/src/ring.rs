@@ -23,10 +23,12 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use io_uring::types::{CancelBuilder, DestinationSlot, Fixed, SubmitArgs, Timespec};
-use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
+use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use crate::address::AddressPool;
 use crate::buffers::Buffers;
+use crate::completion::{Completion, Full};
+use crate::setup::{RingConfig, SetupError, check_operations};
 
 /// The one group of receive buffers.
 const BUFFER_GROUP: u16 = 0;
@@ -35,121 +37,6 @@ const BUFFER_GROUP: u16 = 0;
 const DROP_WAIT: Duration = Duration::from_secs(1);
 /// The most that one send operation is asked for; a longer buffer is continued.
 const SEND_BYTES_MAX: usize = 1 << 30;
-
-/// The submission queue is full and the kernel does not take from it now; take
-/// completions first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full;
-
-/// What a ring is made for.
-#[derive(Clone, Copy, Debug)]
-pub struct RingConfig {
-    /// Entries of the submission queue: the most that one call submits.
-    pub submission_entries: u32,
-    /// Entries of the completion queue. Past it the kernel keeps completions in a
-    /// list of its own, which is slower, and ends multishots.
-    pub completion_entries: u32,
-    /// Sockets; with the listeners at most the soft open-file limit.
-    pub slots: u32,
-    /// Places for listeners behind the slots.
-    pub listeners: u32,
-    /// Receive buffers, a power of two, at most 32,768.
-    pub receive_buffers: u16,
-    /// Bytes of each.
-    pub receive_buffer_bytes: u32,
-}
-
-/// Why a ring could not be made.
-#[derive(Debug)]
-pub struct SetupError {
-    /// What was being done, as a system administrator would call it.
-    pub step: &'static str,
-    /// What the kernel answered.
-    pub error: io::Error,
-}
-
-impl std::fmt::Display for SetupError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.step, self.error)
-    }
-}
-
-impl std::error::Error for SetupError {}
-
-/// Something has ended or arrived.
-pub enum Completion<'a> {
-    /// An accept has ended. On success the slot holds the socket.
-    Accepted {
-        /// The slot that it was asked for.
-        slot: u32,
-        /// The listener that it was asked of.
-        listener: u32,
-        /// The peer's address, where the kernel told one.
-        peer: Option<SocketAddr>,
-        /// How it went.
-        result: io::Result<()>,
-    },
-    /// A connect has ended.
-    Connected {
-        /// The slot.
-        slot: u32,
-        /// How it went.
-        result: io::Result<()>,
-    },
-    /// Bytes have arrived.
-    Received {
-        /// The slot.
-        slot: u32,
-        /// Never empty.
-        data: &'a mut [u8],
-        /// Whether the multishot receive goes on by itself.
-        more: bool,
-    },
-    /// A receive has ended without bytes.
-    ReceiveEnded {
-        /// The slot.
-        slot: u32,
-        /// `Ok`: the peer's FIN.
-        result: io::Result<()>,
-    },
-    /// A buffer is back.
-    Sent {
-        /// The slot.
-        slot: u32,
-        /// The buffer of [`Ring::send`].
-        buf: Vec<u8>,
-        /// `Ok`: the kernel has taken all of it.
-        result: io::Result<()>,
-    },
-    /// A send has ended short of its buffer: see [`Ring::continue_send`].
-    SentPart {
-        /// The slot.
-        slot: u32,
-    },
-    /// A shutdown has ended.
-    ShutDown {
-        /// The slot.
-        slot: u32,
-    },
-    /// [`Ring::cancel`] has ended; what it cancelled ends by its own completion,
-    /// before or after.
-    Cancelled {
-        /// The slot.
-        slot: u32,
-        /// Something was past cancelling: it may be needed again.
-        again: bool,
-    },
-    /// [`Ring::stop_receive`] has ended; the receive by its own completion.
-    ReceiveStopped {
-        /// The slot.
-        slot: u32,
-    },
-    /// The slot is free.
-    Closed {
-        /// The slot.
-        slot: u32,
-    },
-}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -675,38 +562,6 @@ fn passing(result: io::Result<usize>) -> io::Result<()> {
             _ => Err(error),
         },
     }
-}
-
-/// Whether the kernel knows every operation that is used here, and the features
-/// that their safety rests on.
-fn check_operations(ring: &IoUring) -> Result<(), SetupError> {
-    let missing = |step| SetupError {
-        step,
-        error: io::Error::from_raw_os_error(libc::EINVAL),
-    };
-    let mut probe = Probe::new();
-    ring.submitter()
-        .register_probe(&mut probe)
-        .map_err(|error| SetupError {
-            step: "asking for the known operations",
-            error,
-        })?;
-    let needed = [
-        opcode::Accept::CODE,
-        opcode::Connect::CODE,
-        opcode::RecvMulti::CODE,
-        opcode::Send::CODE,
-        opcode::Shutdown::CODE,
-        opcode::AsyncCancel2::CODE,
-        opcode::Close::CODE,
-    ];
-    if !needed.iter().all(|code| probe.is_supported(*code)) {
-        return Err(missing("an operation is not known"));
-    }
-    if !ring.params().is_feature_nodrop() || !ring.params().is_feature_ext_arg() {
-        return Err(missing("a feature is not there"));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

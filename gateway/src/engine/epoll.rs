@@ -22,7 +22,9 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Interest, Token};
 
-use super::sockets::{is_exhausted, is_in_progress, prepare_listener, socket_towards};
+use super::sockets::{
+    is_exhausted, is_in_progress, prepare_listener, socket_towards, wait_readable,
+};
 use super::{ACCEPT_RETRY, LISTENERS_MAX};
 use super::{ClosedBy, ConnId, Engine, EngineConfig, EngineCounters, EngineKind, Events};
 
@@ -189,8 +191,8 @@ impl EpollEngine {
     }
 
     /// Fetches readiness from the kernel into flags and `work`.
-    fn fetch(&mut self, timeout: Duration) -> io::Result<()> {
-        match self.poll.poll(&mut self.ready, Some(timeout)) {
+    fn fetch(&mut self) -> io::Result<()> {
+        match self.poll.poll(&mut self.ready, Some(Duration::ZERO)) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 self.unfetched = true;
@@ -532,9 +534,11 @@ impl Engine for EpollEngine {
     fn poll<E: Events>(&mut self, events: &mut E, events_max: usize) -> io::Result<usize> {
         let mut reported = self.report_done(events, events_max);
         if reported >= events_max {
+            // The edge that led here may have been for what is not fetched.
+            self.unfetched = true;
             return Ok(reported);
         }
-        self.fetch(Duration::ZERO)?;
+        self.fetch()?;
         // Each connection in `work` now is served once; one that is still
         // readable goes to the back and waits for the next poll.
         for _ in 0..self.work.len() {
@@ -562,7 +566,8 @@ impl Engine for EpollEngine {
             Some(at) => timeout.min(at.saturating_duration_since(Instant::now())),
             None => timeout,
         };
-        self.fetch(timeout)
+        // Not by fetching: epoll_wait(2) counts in whole milliseconds.
+        wait_readable(self.poll.registry().as_fd(), timeout)
     }
 
     fn counters(&self) -> EngineCounters {

@@ -1,4 +1,5 @@
-//! How both engines make and prepare their sockets.
+//! What both engines do with sockets in the same way: make and prepare them, and
+//! sleep.
 //!
 //! Owns the socket options. Does not own a socket beyond the call.
 //!
@@ -7,7 +8,11 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 /// Prepares a listener; on Linux the sockets accepted from it inherit
@@ -33,15 +38,27 @@ pub(super) fn socket_towards(to: SocketAddr, from: Option<IpAddr>) -> io::Result
     Ok(socket)
 }
 
+/// Blocks until `fd` is readable, `timeout` has passed or a signal came.
+pub(super) fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<()> {
+    let timeout = Timespec {
+        tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    };
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    match rustix::event::poll(&mut fds, Some(&timeout)) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Whether connecting has only begun.
 pub(super) fn is_in_progress(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error())
+    error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error())
 }
 
 /// An accept that failed for want of descriptors or memory: the client is
 /// still in the backlog, and trying again at once would spin.
 pub(super) fn is_exhausted(error: &io::Error) -> bool {
-    use rustix::io::Errno;
     error.raw_os_error().is_some_and(|raw| {
         [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS]
             .iter()

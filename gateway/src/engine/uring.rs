@@ -28,13 +28,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use gateway_ring::{Full, Ring, RingConfig, SetupError};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 use self::turn::Turn;
 use super::LISTENERS_MAX;
-use super::sockets::{prepare_listener, socket_towards};
+use super::sockets::{prepare_listener, socket_towards, wait_readable};
 use super::{ClosedBy, ConnId, Engine, EngineConfig, EngineCounters, EngineKind, Events};
 
 pub use self::probe::{UringUnavailable, probe};
@@ -564,15 +564,7 @@ impl Engine for UringEngine {
             ring.disarm_wake();
             return ring.submit_and_wait(timeout);
         }
-        let timeout = Timespec {
-            tv_sec: timeout.as_secs() as i64,
-            tv_nsec: timeout.subsec_nanos().into(),
-        };
-        let mut fds = [PollFd::new(&self.wake, PollFlags::IN)];
-        match rustix::event::poll(&mut fds, Some(&timeout)) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+        wait_readable(self.wake.as_fd(), timeout)?;
         // Back to zero, or the next poll(2) would return at once.
         let mut count = [0; 8];
         match rustix::io::read(&self.wake, &mut count) {

@@ -101,6 +101,8 @@ pub struct Driven<E> {
     pub log: Log,
     /// Send back what arrives.
     pub echo: bool,
+    /// Events a poll.
+    pub budget: usize,
 }
 
 impl<E: Engine> Driven<E> {
@@ -116,6 +118,7 @@ impl<E: Engine> Driven<E> {
             engine: E::new(config).expect("an engine"),
             log: Log::default(),
             echo: false,
+            budget: 256,
         }
     }
 
@@ -139,7 +142,9 @@ impl<E: Engine> Driven<E> {
 
     /// One turn without sleeping; whether there is more at once.
     pub fn turn(&mut self) -> bool {
-        self.engine.poll(&mut self.log, 256).expect("a poll");
+        self.engine
+            .poll(&mut self.log, self.budget)
+            .expect("a poll");
         if self.echo {
             for (conn, story) in &mut self.log.stories {
                 if story.closed.is_none() && !story.sending && !story.received.is_empty() {

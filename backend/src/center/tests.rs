@@ -2,7 +2,7 @@
 
 mod histories;
 
-use protocol::control::{LiveSession, Renew};
+use protocol::control::{LiveSession, Rebuild, Release, Renew, Renewed, Revoke};
 
 use super::*;
 

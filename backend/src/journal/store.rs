@@ -46,6 +46,11 @@ pub(super) struct Store {
 impl Store {
     pub(super) fn open(dir: &Path, salt: u32) -> Result<(Self, Replay), JournalError> {
         fs::create_dir_all(dir).map_err(at(dir))?;
+        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            // A directory that a crash takes back would take the journal with it.
+            let parent_synced = File::open(parent).and_then(|parent| parent.sync_all());
+            parent_synced.map_err(at(parent))?;
+        }
         let lock_path = dir.join(LOCK_FILE);
         let lock = OpenOptions::new()
             .create(true)

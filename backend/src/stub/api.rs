@@ -10,7 +10,7 @@ use protocol::reason::CloseReason;
 use protocol::time::Now;
 use protocol::uplink::ClientAddress;
 
-use super::Core;
+use super::core::Core;
 
 /// A player whose session has come here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

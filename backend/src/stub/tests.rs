@@ -3,6 +3,8 @@
 mod histories;
 
 use protocol::body::Sync;
+use protocol::ids::{Incarnation, MessageId};
+use protocol::limits::PAYLOAD_BYTES_MAX;
 
 use super::*;
 

@@ -3,4 +3,5 @@
 
 mod center;
 mod game;
+mod purity;
 mod shard;

@@ -1,0 +1,207 @@
+//! Claims: waiting, deciding, granting once the disk has them, refusing.
+//!
+//! Invariant: every claim that was taken is answered once, or its link has gone.
+
+use std::sync::Arc;
+
+use protocol::control::{Claim, ClaimGranted, ClaimRefusal, ClaimRefused, to_shard};
+use protocol::ids::{Fence, SessionId};
+use protocol::limits::{ACCOUNT_BYTES_MAX, TOKEN_ID_BYTES_MAX};
+use protocol::time::Now;
+
+use super::ledger::{Entry, TokenUse};
+use super::shards::ShardIndex;
+use super::users::User;
+use super::{
+    CLAIMS_PER_BATCH_MAX, CLAIMS_WAITING_MAX, CLAIMS_WAITING_PER_LINK_MAX, Center,
+    DEGRADED_RETRY_MS, FULL_RETRY_MS, PendingClaim, RESERVED_BLOCK, WaitingClaim,
+};
+use crate::link::{LinkFault, LinkId};
+
+impl Center {
+    pub(super) fn handle_claim(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        index: ShardIndex,
+        claim: Claim,
+    ) -> Result<(), LinkFault> {
+        let bounded = |text: &str, max| !text.is_empty() && text.len() <= max;
+        if !bounded(&claim.account, ACCOUNT_BYTES_MAX)
+            || !bounded(&claim.token_id, TOKEN_ID_BYTES_MAX)
+        {
+            return Err(LinkFault::Claim);
+        }
+        let Some(shard) = self.shards.by_index_mut(index) else {
+            return Ok(());
+        };
+        if !shard.is_rebuilt() {
+            return Err(LinkFault::ClaimEarly);
+        }
+        if shard.claims_waiting >= CLAIMS_WAITING_PER_LINK_MAX
+            || self.waiting.len() >= CLAIMS_WAITING_MAX
+        {
+            self.refuse(link, claim.claim, ClaimRefusal::Full);
+            return Ok(());
+        }
+        shard.claims_waiting += 1;
+        self.waiting.push_back(WaitingClaim { link, claim });
+        self.look_at_waiting(now);
+        Ok(())
+    }
+
+    /// Decides on the waiting claims in order, as far as the open batch has room.
+    pub(super) fn look_at_waiting(&mut self, now: Now) {
+        self.tokens.forget(now.unix_ms);
+        while self.degraded.is_some()
+            || (self.restart.is_none() && self.open_claims.len() < CLAIMS_PER_BATCH_MAX)
+        {
+            let Some(WaitingClaim { link, claim }) = self.waiting.pop_front() else {
+                return;
+            };
+            let Some(index) = self.shards.by_link(link) else {
+                continue;
+            };
+            if let Some(shard) = self.shards.by_index_mut(index) {
+                shard.claims_waiting -= 1;
+            }
+            let number = claim.claim;
+            if let Err(refusal) = self.decide(now, link, index, claim) {
+                self.refuse(link, number, refusal);
+            }
+        }
+    }
+
+    pub(super) fn decide(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        shard: ShardIndex,
+        claim: Claim,
+    ) -> Result<(), ClaimRefusal> {
+        if self.degraded.is_some() {
+            return Err(ClaimRefusal::Degraded);
+        }
+        let Some(key) = self.shards.by_index(shard).map(|shard| &shard.key) else {
+            return Err(ClaimRefusal::Full);
+        };
+        let used = TokenUse {
+            expires_unix_ms: claim.token_expires_unix_ms,
+            boot: key.boot,
+            shard: key.shard,
+            claim: claim.claim,
+        };
+        if self
+            .tokens
+            .is_used_by_another(now.unix_ms, &claim.token_id, &used)
+        {
+            return Err(ClaimRefusal::TokenReused);
+        }
+        if self.tokens.is_full() || self.users.is_full() {
+            return Err(ClaimRefusal::Full);
+        }
+        // From here on the token is used up, whatever comes out: the first claim that names it
+        // consumes it, so a copy of it is worthless.
+        let token_id: Arc<str> = claim.token_id.into();
+        self.tokens.insert(&token_id, used);
+        let id = &token_id;
+        self.journal(&Entry::Token { used, id });
+        if self.users.by_account(&claim.account).is_some() {
+            return Err(ClaimRefusal::AlreadyOnline);
+        }
+        let (session, fence) = self.reserve();
+        let user = User {
+            account: claim.account.into(),
+            session,
+            fence,
+            shard,
+            slot: claim.slot,
+            generation: claim.generation,
+            granted: false,
+        };
+        self.users.insert(user);
+        self.shards.add_session(shard, session);
+        self.open_claims.push(PendingClaim {
+            link,
+            claim: claim.claim,
+            session,
+            token_id,
+        });
+        Ok(())
+    }
+
+    /// The next session id and fence; reserves a block where the last one is used up. The
+    /// reservation is in the same batch as the claim, or in an earlier one.
+    pub(super) fn reserve(&mut self) -> (SessionId, Fence) {
+        if self.session_next >= self.reserved.0 || self.fence_next >= self.reserved.1 {
+            self.reserved = (
+                self.session_next + RESERVED_BLOCK,
+                self.fence_next + RESERVED_BLOCK,
+            );
+            self.journal(&Entry::Reserved {
+                sessions_below: self.reserved.0,
+                fences_below: self.reserved.1,
+            });
+        }
+        let reserved = (SessionId(self.session_next), Fence(self.fence_next));
+        self.session_next += 1;
+        self.fence_next += 1;
+        reserved
+    }
+
+    /// The claim's batch is on disk.
+    pub(super) fn grant(&mut self, pending: PendingClaim) {
+        let Some(user) = self.users.by_session_mut(pending.session) else {
+            // A list of sessions meanwhile told of a higher fence, or the shard has gone.
+            self.counts.claims_abandoned += 1;
+            return;
+        };
+        let (shard, fence) = (user.shard, user.fence);
+        if self.shards.by_link(pending.link) != Some(shard) {
+            self.users.remove(pending.session);
+            self.shards.remove_session(shard, pending.session);
+            self.drop_shard_if_empty(shard);
+            self.counts.claims_abandoned += 1;
+            return;
+        }
+        user.granted = true;
+        self.counts.granted += 1;
+        self.send(
+            pending.link,
+            to_shard::Message::ClaimGranted(ClaimGranted {
+                claim: pending.claim,
+                session: pending.session.0,
+                fence: fence.0,
+            }),
+        );
+    }
+
+    pub(super) fn refuse(&mut self, link: LinkId, claim: u64, refusal: ClaimRefusal) {
+        let (count, retry_after_ms) = match refusal {
+            ClaimRefusal::TokenReused => (&mut self.counts.refused_token_reused, 0),
+            ClaimRefusal::AlreadyOnline => (&mut self.counts.refused_already_online, 0),
+            ClaimRefusal::Full => (&mut self.counts.refused_full, FULL_RETRY_MS),
+            ClaimRefusal::Degraded | ClaimRefusal::Unspecified => {
+                (&mut self.counts.refused_degraded, DEGRADED_RETRY_MS as u32)
+            }
+        };
+        *count += 1;
+        if self.shards.by_link(link).is_some() {
+            self.send(
+                link,
+                to_shard::Message::ClaimRefused(ClaimRefused {
+                    claim,
+                    refusal: refusal.into(),
+                    retry_after_ms,
+                }),
+            );
+        }
+    }
+
+    /// The waiting claims of a link that is gone.
+    pub(super) fn forget_claims(&mut self, link: LinkId) {
+        let before = self.waiting.len();
+        self.waiting.retain(|waiting| waiting.link != link);
+        self.counts.claims_abandoned += (before - self.waiting.len()) as u64;
+    }
+}

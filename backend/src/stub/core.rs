@@ -1,0 +1,273 @@
+//! Everything of the stub but the game, so that a game can be called with it: sessions, what
+//! goes out over which link, timers, and the memory of ended sessions.
+//!
+//! Invariant: it never calls the game.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use protocol::body::{Body, Lane, MessageHeader, MessageKind};
+use protocol::control::ToShard;
+use protocol::ids::{Fence, Incarnation, MessageId, SessionId};
+use protocol::limits::{PAYLOAD_BYTES_MAX, REASON_TEXT_BYTES_MAX, UPLINK_STREAMS};
+use protocol::reason::{CloseReason, DropReason};
+use protocol::stream::StreamEnd;
+use protocol::time::{Now, Time};
+use protocol::uplink::{self, Open, Record};
+use rustc_hash::FxHashMap;
+
+use super::{ENDED_MAX, Request, SendError, StubCounts, StubSettings};
+use crate::link::LinkId;
+
+/// One session that is here.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) fence: Fence,
+    pub(super) account: Arc<str>,
+    pub(super) link: Option<LinkId>,
+    /// When it ends if no link comes.
+    pub(super) grace_until: Option<Time>,
+    pub(super) stream: StreamEnd,
+    /// It stands in `timers` for an acknowledgement.
+    pub(super) ack_timed: bool,
+    /// It stands in `timers` for the end of its grace.
+    pub(super) grace_timed: bool,
+}
+
+/// What a timer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    Ack,
+    Grace,
+}
+
+/// Records that wait to be written, by data stream.
+#[derive(Debug, Default)]
+pub(super) struct LinkOut {
+    pub(super) streams: [Vec<u8>; UPLINK_STREAMS as usize],
+}
+
+/// Everything but the game, so that a game can be called with it.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) settings: StubSettings,
+    /// Ids are center's and rise by one, so a hasher without a secret will do.
+    pub(super) sessions: FxHashMap<SessionId, Session>,
+    pub(super) by_account: HashMap<Arc<str>, SessionId>,
+    pub(super) links: BTreeMap<LinkId, LinkOut>,
+    /// One of each kind a session at most; those of sessions that are gone are skipped.
+    pub(super) timers: BinaryHeap<Reverse<(Time, SessionId, Timer)>>,
+    /// Sessions to end once the game has returned.
+    pub(super) ending: VecDeque<(SessionId, CloseReason)>,
+    pub(super) ended: HashMap<SessionId, (Fence, CloseReason)>,
+    pub(super) ended_order: VecDeque<SessionId>,
+    /// Stream ends made so far: each gets an incarnation of its own, since one that starts
+    /// anew has no memory even if it is in the same process.
+    pub(super) ends: u64,
+    pub(super) sends: VecDeque<(LinkId, ToShard)>,
+    pub(super) counts: StubCounts,
+}
+
+impl Core {
+    pub(super) fn attach_new(&mut self, link: LinkId, id: SessionId, open: &Open<'_>) {
+        let incarnation = Incarnation(self.settings.boot.wrapping_add(self.ends));
+        self.ends += 1;
+        let mut stream = StreamEnd::backend(self.settings.group, incarnation);
+        stream.attach();
+        let account: Arc<str> = open.account.into();
+        self.by_account.insert(Arc::clone(&account), id);
+        let session = Session {
+            fence: open.fence,
+            account,
+            link: Some(link),
+            grace_until: None,
+            stream,
+            ack_timed: false,
+            grace_timed: false,
+        };
+        self.sessions.insert(id, session);
+        self.counts.connected += 1;
+    }
+
+    pub(super) fn reply(
+        &mut self,
+        now: Now,
+        request: &Request,
+        more: bool,
+        payload: &[u8],
+    ) -> Result<(), SendError> {
+        let header = self.header(MessageKind::Reply, Lane::Reliable, request.message);
+        let header = MessageHeader {
+            more,
+            request: request.request,
+            ..header
+        };
+        self.send(now, request.session, header, payload)
+    }
+
+    pub(super) fn reply_error(
+        &mut self,
+        now: Now,
+        request: &Request,
+        code: u16,
+        text: &str,
+    ) -> Result<(), SendError> {
+        let header = self.header(MessageKind::Error, Lane::Reliable, request.message);
+        let header = MessageHeader {
+            request: request.request,
+            ..header
+        };
+        let text = protocol::body::truncated(text, REASON_TEXT_BYTES_MAX);
+        let mut payload = code.to_le_bytes().to_vec();
+        payload.extend_from_slice(text.as_bytes());
+        self.send(now, request.session, header, &payload)
+    }
+
+    pub(super) fn push(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        lane: Lane,
+        message: MessageId,
+        payload: &[u8],
+    ) -> Result<(), SendError> {
+        let header = self.header(MessageKind::Message, lane, message);
+        self.send(now, session, header, payload)
+    }
+
+    pub(super) fn header(
+        &self,
+        kind: MessageKind,
+        lane: Lane,
+        message: MessageId,
+    ) -> MessageHeader {
+        MessageHeader {
+            kind,
+            lane,
+            more: false,
+            group: self.settings.group,
+            number: 0,
+            ack: 0,
+            message,
+            request: 0,
+        }
+    }
+
+    pub(super) fn send(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        header: MessageHeader,
+        payload: &[u8],
+    ) -> Result<(), SendError> {
+        if payload.len() > PAYLOAD_BYTES_MAX {
+            return Err(SendError::TooLong);
+        }
+        let limits = self.settings.outbox;
+        let session = self.sessions.get_mut(&id).ok_or(SendError::Gone)?;
+        match header.lane {
+            Lane::Reliable => {
+                if session.stream.push(header, payload, limits).is_err() {
+                    self.end_later(id, CloseReason::OutboxOverflow);
+                    return Err(SendError::Full);
+                }
+                self.counts.sent += 1;
+                self.flush(now.time, id);
+            }
+            Lane::Unreliable | Lane::Sequenced => {
+                // Lost while the client's end is down, as the protocol says.
+                if !session.stream.is_open() {
+                    self.drop_record(DropReason::GroupDown);
+                    return Ok(());
+                }
+                let mut header = header;
+                if header.lane == Lane::Sequenced {
+                    header.number = session.stream.next_sequenced();
+                }
+                header.ack = session.stream.take_ack();
+                self.counts.sent += 1;
+                let link = session.link.and_then(|link| self.links.get_mut(&link));
+                if let Some(out) = link {
+                    uplink::encode_data(id, out.of(id), |out| {
+                        header.encode(out);
+                        out.extend_from_slice(payload);
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what the session's stream wants sent, and times its acknowledgement.
+    pub(super) fn flush(&mut self, now: Time, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let Some(out) = session.link.and_then(|link| self.links.get_mut(&link)) else {
+            return;
+        };
+        let out = out.of(id);
+        let stream = &mut session.stream;
+        if let Some(sync) = stream.poll_sync() {
+            uplink::encode_data(id, out, |out| Body::Sync(sync).encode(out));
+        }
+        while let Some(message) = stream.poll_transmit() {
+            uplink::encode_data(id, out, |out| out.extend_from_slice(message));
+        }
+        if let Some(ack) = stream.poll_ack(now) {
+            let group = self.settings.group;
+            uplink::encode_data(id, out, |out| Body::Ack { group, ack }.encode(out));
+        }
+        if !session.ack_timed
+            && let Some(due) = stream.ack_deadline()
+        {
+            session.ack_timed = true;
+            self.timers.push(Reverse((due, id, Timer::Ack)));
+        }
+    }
+
+    pub(super) fn end_later(&mut self, id: SessionId, reason: CloseReason) {
+        let is_new = self.ending.iter().all(|(other, _)| *other != id);
+        if is_new && self.sessions.contains_key(&id) {
+            self.ending.push_back((id, reason));
+        }
+    }
+
+    pub(super) fn kick(&mut self, link: LinkId, id: SessionId, fence: Fence, reason: CloseReason) {
+        self.count_kick(reason);
+        if let Some(out) = self.links.get_mut(&link) {
+            let reason = reason as u16;
+            uplink::encode(id, &Record::Kick { fence, reason }, out.of(id));
+        }
+    }
+
+    pub(super) fn count_kick(&mut self, reason: CloseReason) {
+        let position = CloseReason::ALL.iter().position(|other| *other == reason);
+        if let Some(count) = position.and_then(|at| self.counts.kicks.get_mut(at)) {
+            *count += 1;
+        }
+    }
+
+    pub(super) fn drop_record(&mut self, reason: DropReason) {
+        self.counts.drops[reason as usize] += 1;
+    }
+
+    pub(super) fn remember_ended(&mut self, id: SessionId, fence: Fence, reason: CloseReason) {
+        if self.ended.insert(id, (fence, reason)).is_none() {
+            self.ended_order.push_back(id);
+        }
+        // Those that the gateway has confirmed are in the order only.
+        while self.ended_order.len() > ENDED_MAX {
+            if let Some(oldest) = self.ended_order.pop_front() {
+                self.ended.remove(&oldest);
+            }
+        }
+    }
+}
+
+impl LinkOut {
+    pub(super) fn of(&mut self, session: SessionId) -> &mut Vec<u8> {
+        &mut self.streams[usize::from(uplink::stream_of(session) - 1)]
+    }
+}

@@ -182,6 +182,8 @@ pub struct Fleet {
     phase: Phase,
     milestone: Option<Milestone>,
     unable: Option<String>,
+    /// The parent waits for nothing more than the end.
+    is_finishing: bool,
     /// Clients that are neither in nor given up.
     arriving: u32,
     in_flight: u32,
@@ -229,6 +231,7 @@ impl Fleet {
             phase: Phase::Connecting,
             milestone: None,
             unable: None,
+            is_finishing: false,
             arriving: plan.count,
             in_flight: 0,
             groups_up: 0,
@@ -263,14 +266,31 @@ impl Fleet {
         }
     }
 
-    /// The parent wants an end.
+    /// The parent wants an end. In the middle of a run no more is sent, and
+    /// what is under way is waited for.
     pub fn handle_finish(&mut self, now: Time) {
-        if !matches!(self.phase, Phase::LoggingOut { .. } | Phase::Done) {
-            self.queue.clear();
-            self.phase = Phase::LoggingOut {
-                deadline: now.after_ms(LOGOUT_MS),
-            };
+        self.is_finishing = true;
+        match self.phase {
+            Phase::Running => self.end_window(now, now),
+            Phase::Draining { .. } | Phase::LoggingOut { .. } | Phase::Done => {}
+            Phase::Connecting | Phase::Ready | Phase::Drained => self.log_out(now),
         }
+    }
+
+    fn end_window(&mut self, end: Time, now: Time) {
+        self.window_end = Some(end);
+        self.tally.sent_in_window = self.tally.sent;
+        self.phase = Phase::Draining {
+            deadline: now.after_ms(self.plan.drain_ms),
+            quiet_since: None,
+        };
+    }
+
+    fn log_out(&mut self, now: Time) {
+        self.queue.clear();
+        self.phase = Phase::LoggingOut {
+            deadline: now.after_ms(LOGOUT_MS),
+        };
     }
 
     /// The next client to connect, with the source address to take and the
@@ -449,12 +469,7 @@ impl Fleet {
         let end = schedule.start().after_ms(self.plan.duration_ms);
         let is_over = schedule.poll_timeout().is_none() && now >= end;
         if is_over || self.tally.logged_in == 0 {
-            self.window_end = Some(if is_over { end } else { now });
-            self.tally.sent_in_window = self.tally.sent;
-            self.phase = Phase::Draining {
-                deadline: now.after_ms(self.plan.drain_ms),
-                quiet_since: None,
-            };
+            self.end_window(if is_over { end } else { now }, now);
         }
     }
 
@@ -462,7 +477,9 @@ impl Fleet {
         let quiet_since =
             (self.tally.outstanding == 0 && self.pending == 0).then(|| quiet_since.unwrap_or(now));
         let is_settled = quiet_since.is_some_and(|since| now >= since.after_ms(SETTLE_MS));
-        if is_settled || now >= deadline {
+        if (is_settled || now >= deadline) && self.is_finishing {
+            self.log_out(now);
+        } else if is_settled || now >= deadline {
             self.phase = Phase::Drained;
             self.milestone = Some(Milestone::Drained);
         } else {

@@ -285,7 +285,8 @@ impl Run {
     fn finish(&mut self) {
         self.workers.send(&ToWorker::Finish);
         self.phase = Phase::Finishing;
-        self.deadline = Instant::now() + Duration::from_millis(fleet::LOGOUT_MS) + SLACK;
+        let end = Duration::from_millis(self.drain_ms + fleet::LOGOUT_MS);
+        self.deadline = Instant::now() + end + SLACK;
     }
 
     fn sample(&mut self) -> bool {

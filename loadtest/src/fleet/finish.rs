@@ -33,7 +33,7 @@ fn advice(reason: &str) -> &'static str {
         "connect_timeout" => "nobody answers there; is the address right?",
         "open_files" => "raise the open-file limit (ulimit -n)",
         "center_unavailable" => "the gateway cannot reach center; is it running?",
-        "peer_closed" | "connection_reset" => {
+        "peer_closed" | "connection_reset" | "bad_length" | "bad_crc" => {
             "it closed without a word; is this the gateway's client port, and --key its key?"
         }
         "login_timeout" => "it does not answer; is this the gateway's client port?",

@@ -1,1 +1,6 @@
-//! Integration tests of the load test.
+//! The load test over real sockets: a real gateway, a real center, and games
+//! that misbehave on purpose. Each fault must be found and named.
+
+mod cluster;
+mod faults;
+mod runs;

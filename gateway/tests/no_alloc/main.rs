@@ -30,7 +30,10 @@ const GROUP: GroupId = GroupId(1);
 const CENTER: usize = 0;
 const GAME: usize = 1;
 const CLIENTS: u32 = 64;
-const OFF: Rate = Rate { per_second: 0, burst: 1 };
+const OFF: Rate = Rate {
+    per_second: 0,
+    burst: 1,
+};
 
 struct Player {
     id: ConnId,
@@ -57,7 +60,10 @@ fn config() -> ShardConfig {
         shard: ShardId(0),
         boot: 7,
         key: StaticKey::from_secret([9; 32]),
-        groups: vec![GroupConfig { group: GROUP, instances: 1 }],
+        groups: vec![GroupConfig {
+            group: GROUP,
+            instances: 1,
+        }],
         sessions_max: 1_000,
         connections_before_login_max: 1_000,
         handshake_timeout_ms: 5_000,
@@ -78,7 +84,10 @@ impl World {
         let pair = AsymmetricKeyPair::<V4>::generate().expect("a key");
         let secret: [u8; 64] = pair.secret.as_bytes().try_into().expect("64 bytes");
         let public = pair.public.as_bytes().try_into().expect("32 bytes");
-        let now = Now { time: Time(1_000_000), unix_ms: 1_790_000_000_000 };
+        let now = Now {
+            time: Time(1_000_000),
+            unix_ms: 1_790_000_000_000,
+        };
         let verifier = Verifier::new("sallyport".into(), &[public]).expect("a usable key");
         let shard = Shard::new(config(), verifier, [3; 32], Arc::default(), now);
         let mut world = Self {
@@ -110,7 +119,10 @@ impl World {
     }
 
     fn control(&mut self, message: to_shard::Message, uplink: usize) {
-        let bytes = ToShard { message: Some(message) }.encode_to_vec();
+        let bytes = ToShard {
+            message: Some(message),
+        }
+        .encode_to_vec();
         self.shard.handle_uplink_control(self.now, uplink, &bytes);
     }
 
@@ -133,7 +145,10 @@ impl World {
             rekey: RekeyPolicy::default(),
             compress_bytes_min: 64,
         };
-        let id = ConnId { index, generation: 0 };
+        let id = ConnId {
+            index,
+            generation: 0,
+        };
         self.shard.handle_accepted(self.now, id, None);
         let client = Client::connect(config, [index as u8 + 1; 32], self.now.time).expect("usable");
         let mut end = StreamEnd::backend(GROUP, Incarnation(5));
@@ -146,7 +161,16 @@ impl World {
 
     /// One turn: clients' bytes in, records to the backend, replies out.
     fn turn(&mut self) {
-        let Self { shard, now, shared, players, out, records, replies, replied } = self;
+        let Self {
+            shard,
+            now,
+            shared,
+            players,
+            out,
+            records,
+            replies,
+            replied,
+        } = self;
         let now = *now;
         for player in players.iter_mut() {
             out.clear();
@@ -156,17 +180,17 @@ impl World {
         }
         shard.handle_timeout(now);
         records.clear();
-        let mut grants = Vec::new();
+        let mut answers = Vec::new();
         shard.poll_uplink(|at, stream, bytes| {
             if stream > 0 {
                 records.extend_from_slice(bytes);
             } else if at == CENTER {
-                grants.extend(claims_in(bytes));
+                answers.extend(answers_of_center(bytes));
             }
             bytes.clear();
         });
         replies.clear();
-        answer(records, players, now, replies);
+        echo(records, players, now, replies);
         if !replies.is_empty() {
             shard.handle_uplink_records(now, GAME, replies);
         }
@@ -180,39 +204,62 @@ impl World {
             shard.handle_sent(to, buffer);
         }
         while shard.poll_action().is_some() {}
-        for (claim, index) in grants {
-            let session = u64::from(index) + 1;
-            let granted = control::ClaimGranted { claim, session, fence: session };
-            self.control(to_shard::Message::ClaimGranted(granted), CENTER);
+        for message in answers {
+            self.control(message, CENTER);
         }
     }
 
     fn round(&mut self, payload: &[u8]) {
         let before = self.replied;
         for player in &mut self.players {
-            player.client.request(GROUP, MessageId(1), payload).expect("room in the outbox");
+            player
+                .client
+                .request(GROUP, MessageId(1), payload)
+                .expect("room in the outbox");
         }
         self.now.time = self.now.time + 500;
         self.turn();
-        assert_eq!(self.replied - before, u64::from(CLIENTS), "every request was answered");
+        assert_eq!(
+            self.replied - before,
+            u64::from(CLIENTS),
+            "every request was answered"
+        );
     }
 }
 
-fn claims_in(bytes: &[u8]) -> Vec<(u64, u32)> {
+/// What center answers to a run of control messages.
+fn answers_of_center(bytes: &[u8]) -> Vec<to_shard::Message> {
     let mut rest = bytes;
-    let mut claims = Vec::new();
+    let mut answers = Vec::new();
     while let Some((length, tail)) = rest.split_first_chunk::<4>() {
         let (message, tail) = tail.split_at(u32::from_le_bytes(*length) as usize);
         rest = tail;
-        if let Ok(ToBackend { message: Some(to_backend::Message::Claim(claim)) }) = ToBackend::decode(message) {
-            claims.push((claim.claim, claim.slot));
+        match ToBackend::decode(message)
+            .expect("the shard's messages")
+            .message
+        {
+            Some(to_backend::Message::Claim(claim)) => {
+                let session = u64::from(claim.slot) + 1;
+                let granted = control::ClaimGranted {
+                    claim: claim.claim,
+                    session,
+                    fence: session,
+                };
+                answers.push(to_shard::Message::ClaimGranted(granted));
+            }
+            Some(to_backend::Message::Renew(renew)) => {
+                answers.push(to_shard::Message::Renewed(control::Renewed {
+                    renewal: renew.renewal,
+                }));
+            }
+            _ => {}
         }
     }
-    claims
+    answers
 }
 
 /// What a backend stub does with a run of records.
-fn answer(records: &[u8], players: &mut [Player], now: Now, replies: &mut Vec<u8>) {
+fn echo(records: &[u8], players: &mut [Player], now: Now, replies: &mut Vec<u8>) {
     let mut run = records;
     while let Some((session, record)) = uplink::next(&mut run).expect("the shard's records") {
         let end = &mut players[session.0 as usize - 1].end;
@@ -223,8 +270,12 @@ fn answer(records: &[u8], players: &mut [Player], now: Now, replies: &mut Vec<u8
                 Body::Message { header, payload } => {
                     let delivery = end.handle_message(header.number, header.ack, now.time);
                     assert_eq!(delivery, Delivery::Deliver);
-                    let reply = MessageHeader { kind: MessageKind::Reply, ..header };
-                    end.push(reply, payload, OutboxLimits::default()).expect("room");
+                    let reply = MessageHeader {
+                        kind: MessageKind::Reply,
+                        ..header
+                    };
+                    end.push(reply, payload, OutboxLimits::default())
+                        .expect("room");
                 }
                 _ => {}
             },
@@ -246,7 +297,9 @@ fn send(session: SessionId, end: &mut StreamEnd, replies: &mut Vec<u8>) {
 #[test]
 fn a_round_trip_allocates_nothing() {
     let mut world = World::new();
-    let random: Vec<u8> = (0..64_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let random: Vec<u8> = (0..64_u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
     let text = b"walk north, walk north, walk north, walk north, walk north, walk north".repeat(4);
     for payload in [&random, &text] {
         for _ in 0..200 {
@@ -258,7 +311,11 @@ fn a_round_trip_allocates_nothing() {
         }
         let change = region.change();
         assert_eq!(
-            (change.allocations, change.reallocations, change.deallocations),
+            (
+                change.allocations,
+                change.reallocations,
+                change.deallocations
+            ),
             (0, 0, 0),
             "in {} round trips of {} bytes",
             500 * CLIENTS,

@@ -1,0 +1,187 @@
+//! What a seed draws before anything happens: sizes, limits, speeds, and which
+//! faults there will be (some of them only: a fault that is always there hides
+//! what happens without it).
+
+use protocol::time::Time;
+
+use crate::random::Random;
+
+/// Faults that a plan may contain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A client's connection breaks; each side hears of it, or does not.
+    CutConnection,
+    /// A client's bytes are held up for seconds.
+    StallConnection,
+    /// A client's process dies.
+    CrashClient,
+    /// A client does not read for seconds.
+    StopReading,
+    /// An uplink breaks.
+    CutLink,
+    /// An uplink's bytes are held up.
+    StallLink,
+    /// A game instance dies and is started again.
+    CrashGame,
+    /// Center dies and is started again, within the lease or long after.
+    CrashCenter,
+    /// A gateway dies with all its shards and is started again.
+    CrashGateway,
+    /// A shard's process is not scheduled for a while.
+    PauseShard,
+    /// A write of center's journal fails.
+    FailDisk,
+    /// Somebody on the path replays, reorders or changes frames.
+    Tamper,
+    /// Somebody connects and replays a recorded connection, or sends garbage,
+    /// or nothing.
+    Stranger,
+}
+
+impl Fault {
+    const ALL: [Self; 13] = [
+        Self::CutConnection,
+        Self::StallConnection,
+        Self::CrashClient,
+        Self::StopReading,
+        Self::CutLink,
+        Self::StallLink,
+        Self::CrashGame,
+        Self::CrashCenter,
+        Self::CrashGateway,
+        Self::PauseShard,
+        Self::FailDisk,
+        Self::Tamper,
+        Self::Stranger,
+    ];
+}
+
+/// Between clients and shards.
+#[derive(Clone, Copy, Debug)]
+pub struct Network {
+    /// One way, microseconds.
+    pub delay_us: u64,
+    /// Added to it at random, microseconds.
+    pub jitter_us: u64,
+    /// Segments that have to be sent again.
+    pub loss_per_mille: u64,
+    /// Segments that come twice.
+    pub repeat_per_mille: u64,
+    /// Largest segment, bytes.
+    pub segment_bytes_max: usize,
+}
+
+/// Everything that is drawn beforehand.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Client processes.
+    pub clients: usize,
+    /// Of these, so many share the account of another one.
+    pub rivals: usize,
+    /// Gateways.
+    pub gateways: usize,
+    /// Shards of each.
+    pub shards: usize,
+    /// Game instances of the one group.
+    pub games: usize,
+    /// The clients' network.
+    pub network: Network,
+    /// One way over an uplink, microseconds.
+    pub link_delay_us: u64,
+    /// A write to center's disk, microseconds.
+    pub disk_us: u64,
+    /// Mean pause between two acts of a client, ms.
+    pub pace_ms: u64,
+    /// Largest payload, bytes.
+    pub payload_bytes_max: u64,
+    /// Center's lease, ms.
+    pub lease_ms: u32,
+    /// Idle timeout, ms; the heartbeat is a third of it.
+    pub idle_timeout_ms: u32,
+    /// Handshake and login deadlines, ms.
+    pub login_timeout_ms: u32,
+    /// How long the stub waits for a link, ms.
+    pub link_grace_ms: u64,
+    /// Frames under one key.
+    pub rekey_frames: u64,
+    /// Payloads from this size on are compressed.
+    pub compress_bytes_min: usize,
+    /// Messages in an outbox, at most.
+    pub outbox_messages_max: usize,
+    /// Frames a second that a client may send.
+    pub frames_per_second: u32,
+    /// Bytes that wait for a client, at most.
+    pub send_queue_bytes_max: usize,
+    /// Bytes that wait for a backend, at most.
+    pub uplink_queue_bytes_max: usize,
+    /// Faults of this run.
+    pub faults: Vec<Fault>,
+    /// Mean pause between two faults, ms.
+    pub fault_pause_ms: u64,
+    /// When faults end.
+    pub heal_at: Time,
+}
+
+impl Plan {
+    /// Draws a plan.
+    pub fn draw(random: &mut Random) -> Self {
+        let clients = random.between(2, 30) as usize;
+        let rivals = if random.chance(600) {
+            random.index(clients / 2 + 1)
+        } else {
+            0
+        };
+        let calm = random.chance(150);
+        let network = Network {
+            delay_us: random.between(50, 60_000),
+            jitter_us: if calm { 0 } else { random.between(0, 80_000) },
+            loss_per_mille: if calm { 0 } else { random.between(0, 80) },
+            repeat_per_mille: if calm { 0 } else { random.between(0, 50) },
+            segment_bytes_max: if random.chance(250) {
+                random.between(40, 200) as usize
+            } else {
+                1_448
+            },
+        };
+        let faults = if calm {
+            Vec::new()
+        } else {
+            let share = random.between(100, 900);
+            Fault::ALL
+                .into_iter()
+                .filter(|_| random.chance(share))
+                .collect()
+        };
+        let lease_ms = random.between(2_000, 6_000) as u32;
+        Self {
+            clients,
+            rivals,
+            gateways: random.between(1, 2) as usize,
+            shards: random.between(1, 2) as usize,
+            games: random.between(1, 2) as usize,
+            network,
+            link_delay_us: random.between(20, 10_000),
+            disk_us: random.between(50, 20_000),
+            // The more clients, the less each does, so that runs cost about the same.
+            pace_ms: random.between(100, 400) * (clients as u64).max(4) / 4,
+            payload_bytes_max: if random.chance(150) { 12_000 } else { 300 },
+            lease_ms,
+            idle_timeout_ms: random.between(3_000, 8_000) as u32,
+            login_timeout_ms: random.between(3_000, 6_000) as u32,
+            link_grace_ms: random.between(2_000, 12_000),
+            rekey_frames: if random.chance(500) {
+                random.between(1, 60)
+            } else {
+                1 << 20
+            },
+            compress_bytes_min: if random.chance(500) { 64 } else { usize::MAX },
+            outbox_messages_max: random.between(8, 64) as usize,
+            frames_per_second: if random.chance(200) { 40 } else { 1_000 },
+            send_queue_bytes_max: 65_536,
+            uplink_queue_bytes_max: if random.chance(300) { 2_000 } else { 1 << 20 },
+            faults,
+            fault_pause_ms: random.between(150, 2_500),
+            heal_at: Time(0).after_ms(random.between(8_000, 25_000)),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Deliberately broken behaviours, to show that each rule is really checked.
+//!
+//! They live in what surrounds the cores (wires, links, disk, game logic),
+//! never in the cores: those are the ones that run in production.
+
+use crate::rule::Rule;
+
+macro_rules! plants {
+    ($($(#[doc = $doc:literal])* $variant:ident, $name:literal, $rule:ident;)*) => {
+        /// A broken behaviour.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Plant { $($(#[doc = $doc])* $variant,)* }
+
+        impl Plant {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// Its name on the command line.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// The rule that it breaks.
+            pub const fn rule(self) -> Rule {
+                match self { $(Self::$variant => Rule::$rule,)* }
+            }
+
+            /// What it does.
+            pub const fn about(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),*),)* }
+            }
+        }
+    };
+}
+
+plants! {
+    /// Center's refusal of a second login of an account is turned into a grant.
+    DoubleGrant, "double-grant", OneLiveSession;
+    /// A restarted center does not find its reservations of ids and fences.
+    ForgetFenceJournal, "forget-fence-journal", IdsNeverRepeat;
+    /// The game's logic is given a reliable message twice.
+    RepeatDelivery, "repeat-delivery", ReliableExactlyOnce;
+    /// A reliable message vanishes between the stub and the game's logic.
+    LoseDelivery, "lose-delivery", ReliableExactlyOnce;
+    /// A record of an unreliable message is doubled on an uplink.
+    DuplicateRecord, "duplicate-record", UnreliableAtMostOnce;
+    /// The game answers with a byte changed.
+    CorruptPayload, "corrupt-payload", RepliesMatch;
+    /// A gateway sends an altered frame under a sequence that it used before.
+    ReuseNonce, "reuse-nonce", NoNonceTwice;
+    /// Claims reach center under another token id, so that it cannot see a copy.
+    ReuseToken, "reuse-token", TokenOnce;
+    /// The game's logic hears of a player's coming twice.
+    RepeatConnected, "repeat-connected", EventOnce;
+    /// A record vanishes on an uplink that was never cut.
+    DropRecordUncounted, "drop-record-uncounted", DropsCounted;
+    /// Acknowledgements of the backend never reach clients.
+    LeakOutbox, "leak-outbox", Bounded;
+    /// The end of sessions is not told to center.
+    LeakSession, "leak-session", Bounded;
+    /// Replayed frames are taken out before the gateway can see them.
+    HideTampering, "hide-tampering", TamperingCloses;
+    /// A control message of an uplink arrives cut short.
+    CutControl, "cut-control", CoresAgree;
+    /// One client's bytes stop for ever.
+    StallForever, "stall-forever", Liveness;
+    /// The adapter of a shard panics when it sees a certain frame.
+    PanicOnFrame, "panic-on-frame", NoPanic;
+}
+
+impl Plant {
+    /// The plant of this name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|plant| plant.name() == name)
+    }
+}

@@ -1,0 +1,123 @@
+//! The rules that a run checks, and how a broken one is told.
+
+use std::fmt;
+
+/// What must never happen, or must happen in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rule {
+    /// No two live sessions of one account: not on two shards, not at center,
+    /// and no backend processes for a lower fence after a higher one.
+    OneLiveSession,
+    /// Session ids and fences are granted once; fences rise.
+    IdsNeverRepeat,
+    /// Reliable lanes: in order, no loss, no repeat while client process and
+    /// backend instance live; at least once across an instance's death.
+    ReliableExactlyOnce,
+    /// The other lanes: never repeated; the sequenced one never goes back.
+    UnreliableAtMostOnce,
+    /// A reply belongs to a request that was asked, and nothing changes content.
+    RepliesMatch,
+    /// Never two different frames under one key and nonce.
+    NoNonceTwice,
+    /// A token id never yields two sessions.
+    TokenOnce,
+    /// A game hears of a session's coming and going once each.
+    EventOnce,
+    /// Every frame or record that vanished is in a counter.
+    DropsCounted,
+    /// Queues, outboxes and tables keep to their bounds, and are empty when
+    /// there is nothing left to do.
+    Bounded,
+    /// A connection with frames that were replayed, reordered or changed is
+    /// closed at once.
+    TamperingCloses,
+    /// Honest processes never take each other's messages for malformed.
+    CoresAgree,
+    /// Once faults have ended, everybody gets in and everything is answered.
+    Liveness,
+    /// Nothing panics.
+    NoPanic,
+}
+
+impl Rule {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::OneLiveSession,
+        Self::IdsNeverRepeat,
+        Self::ReliableExactlyOnce,
+        Self::UnreliableAtMostOnce,
+        Self::RepliesMatch,
+        Self::NoNonceTwice,
+        Self::TokenOnce,
+        Self::EventOnce,
+        Self::DropsCounted,
+        Self::Bounded,
+        Self::TamperingCloses,
+        Self::CoresAgree,
+        Self::Liveness,
+        Self::NoPanic,
+    ];
+
+    /// Its name in outputs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OneLiveSession => "one-live-session",
+            Self::IdsNeverRepeat => "ids-never-repeat",
+            Self::ReliableExactlyOnce => "reliable-exactly-once",
+            Self::UnreliableAtMostOnce => "unreliable-at-most-once",
+            Self::RepliesMatch => "replies-match",
+            Self::NoNonceTwice => "no-nonce-twice",
+            Self::TokenOnce => "token-once",
+            Self::EventOnce => "event-once",
+            Self::DropsCounted => "drops-counted",
+            Self::Bounded => "bounded",
+            Self::TamperingCloses => "tampering-closes",
+            Self::CoresAgree => "cores-agree",
+            Self::Liveness => "liveness",
+            Self::NoPanic => "no-panic",
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A rule is broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which.
+    pub rule: Rule,
+    /// What was seen.
+    pub detail: String,
+}
+
+impl Violation {
+    /// This rule is broken.
+    pub fn new(rule: Rule, detail: impl Into<String>) -> Self {
+        Self {
+            rule,
+            detail: detail.into(),
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rule {}: {}", self.rule, self.detail)
+    }
+}
+
+/// What a step of the world yields.
+pub type Step = Result<(), Violation>;
+
+/// Fails with `rule` unless `holds`.
+pub fn check(holds: bool, rule: Rule, detail: impl FnOnce() -> String) -> Step {
+    if holds {
+        Ok(())
+    } else {
+        Err(Violation::new(rule, detail()))
+    }
+}

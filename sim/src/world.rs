@@ -1,0 +1,262 @@
+//! A whole cluster in one thread and virtual time: clients, gateways with
+//! their shards, center with its disk, game instances, and the wires between
+//! them. The cores are those of production; everything around them is here.
+//!
+//! A run: while faults last, what must never happen is checked at every step.
+//! Then the network heals, and in bounded time everybody must be in and
+//! everything answered. Then all log out, and nothing may be left.
+//!
+//! Invariant: whatever happens next follows from the seed alone.
+
+mod center_side;
+mod client_side;
+mod event;
+mod faults;
+mod game_side;
+mod links;
+mod phases;
+mod shard_side;
+mod tcp;
+
+use std::collections::BTreeMap;
+
+use protocol::handshake::StaticKey;
+use protocol::time::Time;
+
+use crate::book::Book;
+use crate::plan::Plan;
+use crate::plant::Plant;
+use crate::random::Random;
+use crate::rule::{Rule, Step, Violation};
+use crate::trace::Trace;
+use center_side::CenterHost;
+use client_side::ClientHost;
+use event::Event;
+use game_side::GameHost;
+use links::Link;
+use phases::Phase;
+use shard_side::ShardHost;
+use tcp::Conn;
+
+/// Events after which a run is taken for one that never comes to rest.
+const EVENTS_MAX: u64 = 3_000_000;
+
+/// What a run that broke no rule says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Events of the world.
+    pub events: u64,
+    /// Over all of them.
+    pub digest: u64,
+    /// Sessions that clients had.
+    pub logins: u64,
+    /// Reliable messages that clients sent.
+    pub messages: u64,
+}
+
+/// The world.
+#[derive(Debug)]
+pub struct World {
+    plan: Plan,
+    plant: Option<Plant>,
+    random: Random,
+    trace: Trace,
+    book: Book,
+    now: Time,
+    queue: BTreeMap<(Time, u64), Event>,
+    queued: u64,
+    phase: Phase,
+    key: StaticKey,
+    clients: Vec<ClientHost>,
+    shards: Vec<ShardHost>,
+    center: CenterHost,
+    games: Vec<GameHost>,
+    conns: BTreeMap<u64, Conn>,
+    next_conn: u64,
+    links: BTreeMap<u64, Link>,
+    next_link: u64,
+    next_token: u64,
+    next_life: u32,
+    /// What one client once sent, for somebody to replay.
+    recorded: Vec<u8>,
+    /// Times that a plant could have struck.
+    plant_chances: u64,
+}
+
+impl World {
+    /// The world of a seed. `loud` tells each event on standard error.
+    pub fn new(seed: u64, plant: Option<Plant>, loud: bool) -> Self {
+        let mut random = Random::new(seed);
+        let plan = Plan::draw(&mut random);
+        if loud {
+            eprintln!("{plan:#?}");
+        }
+        let key = StaticKey::from_secret(random.secret());
+        let clients = (0..plan.clients)
+            .map(|index| ClientHost::new(index, &plan, &mut random))
+            .collect();
+        let shards = (0..plan.gateways * plan.shards)
+            .map(|index| ShardHost::new(index, &plan, &mut random))
+            .collect();
+        let games = (0..plan.games).map(|_| GameHost::new(&mut random)).collect();
+        Self {
+            center: CenterHost::new(&mut random),
+            book: Book::default(),
+            trace: Trace::new(loud),
+            now: Time(0),
+            queue: BTreeMap::new(),
+            queued: 0,
+            phase: Phase::Faults,
+            conns: BTreeMap::new(),
+            next_conn: 1,
+            links: BTreeMap::new(),
+            next_link: 1,
+            next_token: 1,
+            next_life: 1,
+            recorded: Vec::new(),
+            plant_chances: 0,
+            plan,
+            plant,
+            random,
+            key,
+            clients,
+            shards,
+            games,
+        }
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Errors
+    /// The first rule that was broken.
+    pub fn run(&mut self) -> Result<Report, Violation> {
+        self.begin();
+        while let Some(((at, order), event)) = self.queue.pop_first() {
+            if let Some(until) = self.paused_until(&event)
+                && until > at
+            {
+                // The order of arrival stays: a paused process loses nothing.
+                self.queue.insert((until, order), event);
+                continue;
+            }
+            self.now = at;
+            event.note(at, &mut self.trace);
+            self.handle(event)?;
+            if self.phase == Phase::Over {
+                return Ok(self.report());
+            }
+            if self.trace.events() > EVENTS_MAX {
+                return Err(Violation::new(
+                    Rule::Liveness,
+                    "the world does not come to rest: too many events",
+                ));
+            }
+        }
+        Err(Violation::new(Rule::Liveness, "nothing happens any more"))
+    }
+
+    /// The moment of the run, for messages.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    fn report(&mut self) -> Report {
+        let attempts = &self.book.attempts;
+        let logins = attempts.iter().filter(|a| a.session.is_some()).count() as u64;
+        let messages = attempts.iter().map(|a| u64::from(a.pushed[0])).sum();
+        self.trace
+            .event(self.now, "disk", &[], self.center.disk.bytes());
+        Report {
+            events: self.trace.events(),
+            digest: self.trace.digest(),
+            logins,
+            messages,
+        }
+    }
+
+    fn begin(&mut self) {
+        self.at_ms(0, Event::CenterStart);
+        for game in 0..self.games.len() {
+            self.at_ms(0, Event::GameStart { game });
+        }
+        for gateway in 0..self.plan.gateways {
+            self.at_ms(1, Event::GatewayStart { gateway });
+        }
+        for client in 0..self.clients.len() {
+            let after_us = 5_000 + self.random.below(2_000_000);
+            self.after_us(after_us, Event::Connect { client, life: 0 });
+        }
+        self.schedule_fault();
+        self.push(self.plan.heal_at, Event::Heal);
+    }
+
+    fn push(&mut self, at: Time, event: Event) {
+        self.queued += 1;
+        self.queue.insert((at.max(self.now), self.queued), event);
+    }
+
+    fn after_us(&mut self, us: u64, event: Event) {
+        self.push(self.now + us, event);
+    }
+
+    fn at_ms(&mut self, ms: u64, event: Event) {
+        self.push(Time(0).after_ms(ms), event);
+    }
+
+    /// Whether the plant of this run is `plant`, and one time in `every` strikes.
+    fn strikes(&mut self, plant: Plant, every: u64) -> bool {
+        if self.plant != Some(plant) {
+            return false;
+        }
+        self.plant_chances += 1;
+        self.plant_chances.is_multiple_of(every)
+    }
+
+    fn handle(&mut self, event: Event) -> Step {
+        match event {
+            Event::Connect { client, life } => self.client_connect(client, life),
+            Event::ClientAct { client, life } => self.client_act(client, life)?,
+            Event::ClientWake { client } => self.client_wake(client)?,
+            Event::ReadAgain { client } => self.client_read_again(client)?,
+            Event::Accept { conn } => self.accept(conn)?,
+            Event::Established { conn } => self.established(conn)?,
+            Event::Refused { conn } => self.refused(conn)?,
+            Event::Segment {
+                conn,
+                direction,
+                segment,
+            } => self.segment(conn, direction, segment)?,
+            Event::Sent { conn } => self.sent(conn)?,
+            Event::ClientTold { conn } => self.client_told(conn)?,
+            Event::ShardTold { conn } => self.shard_told(conn)?,
+            Event::ShardRead { conn } => self.shard_read(conn)?,
+            Event::ShardWake { shard } => self.shard_wake(shard)?,
+            Event::GatewayStart { gateway } => self.gateway_start(gateway),
+            Event::Dial {
+                shard,
+                uplink,
+                boot,
+            } => self.dial(shard, uplink, boot),
+            Event::LinkUp { link } => self.link_up(link)?,
+            Event::Chunk {
+                link,
+                direction,
+                stream,
+                bytes,
+            } => self.chunk(link, direction, stream, &bytes)?,
+            Event::LinkShardTold { link } => self.link_shard_told(link)?,
+            Event::LinkTargetTold { link } => self.link_target_told(link)?,
+            Event::CenterStart => self.center_start()?,
+            Event::CenterWake { boot } => self.center_wake(boot)?,
+            Event::CenterDisk { boot, batch } => self.center_disk(boot, batch)?,
+            Event::GameStart { game } => self.game_start(game),
+            Event::GameWake { game } => self.game_wake(game)?,
+            Event::GameAct { game, boot } => self.game_act(game, boot)?,
+            Event::Fault => self.fault()?,
+            Event::Heal => self.heal(),
+            Event::Quiet => self.quiet(),
+            Event::Look => self.look()?,
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,215 @@
+//! What goes wrong, and when. Faults are drawn one after the other until the
+//! world heals; what they need to end by themselves (a restart, a pause) is
+//! scheduled with them.
+//!
+//! Invariant: no fault outlasts `HEALED_MS_MAX` after the world has healed.
+
+use protocol::time::Time;
+
+use super::World;
+use super::event::Event;
+use super::phases::Phase;
+use crate::plan::Fault;
+use crate::rule::Step;
+use crate::wire::Tampering;
+
+/// Time, ms, after healing by which every process runs again.
+pub const HEALED_MS_MAX: u64 = 1_000;
+
+/// Bytes of garbage that a stranger sends.
+const GARBAGE_BYTES: u64 = 300;
+
+impl World {
+    pub(super) fn schedule_fault(&mut self) {
+        if self.plan.faults.is_empty() {
+            return;
+        }
+        let pause_us = 2_000 * self.plan.fault_pause_ms;
+        let at = self.now + self.random.between(1, pause_us);
+        if at < self.plan.heal_at {
+            self.push(at, Event::Fault);
+        }
+    }
+
+    /// A moment so many ms ahead, or soon after healing if that is earlier.
+    fn within(&mut self, low_ms: u64, high_ms: u64) -> Time {
+        let wanted = self.now + 1_000 * self.random.between(low_ms, high_ms);
+        let healed = self.plan.heal_at + self.random.below(1_000 * HEALED_MS_MAX);
+        wanted.min(healed)
+    }
+
+    fn some_conn(&mut self) -> Option<u64> {
+        let at = self.random.index(self.conns.len());
+        self.conns.keys().nth(at).copied()
+    }
+
+    fn some_link(&mut self) -> Option<u64> {
+        let at = self.random.index(self.links.len());
+        self.links.keys().nth(at).copied()
+    }
+
+    pub(super) fn fault(&mut self) -> Step {
+        if self.phase != Phase::Faults {
+            return Ok(());
+        }
+        self.schedule_fault();
+        let at = self.random.index(self.plan.faults.len());
+        let fault = self.plan.faults[at];
+        self.trace.event(self.now, "strikes", &[fault as u64], &[]);
+        if self.trace.loud {
+            eprintln!("{:>12} {fault:?}", self.now.0);
+        }
+        match fault {
+            Fault::CutConnection => self.cut_connection(),
+            Fault::StallConnection => {
+                let until = self.within(200, 14_000);
+                if let Some(conn) = self.some_conn().and_then(|n| self.conns.get_mut(&n)) {
+                    conn.stalled_until = until;
+                }
+            }
+            Fault::CrashClient => {
+                let client = self.random.index(self.clients.len());
+                self.client_crash(client);
+            }
+            Fault::StopReading => {
+                let client = self.random.index(self.clients.len());
+                self.clients[client].is_reading = false;
+                let until = self.within(500, 8_000);
+                self.push(until, Event::ReadAgain { client });
+            }
+            Fault::CutLink => {
+                let silent = self.random.chance(500);
+                if let Some(number) = self.some_link() {
+                    let (shard, uplink) = (self.links[&number].shard, self.links[&number].uplink);
+                    self.cut_links(
+                        |link| link.shard == shard && link.uplink == uplink,
+                        silent,
+                    );
+                }
+            }
+            Fault::StallLink => {
+                let until = self.within(50, 3_000);
+                if let Some(link) = self.some_link().and_then(|n| self.links.get_mut(&n)) {
+                    link.stalled_until = until;
+                }
+            }
+            Fault::CrashGame => {
+                let game = self.random.index(self.games.len());
+                self.game_crash(game);
+                let at = self.within(50, 6_000);
+                self.push(at, Event::GameStart { game });
+            }
+            Fault::CrashCenter => {
+                self.center_crash();
+                let lease_ms = u64::from(self.plan.lease_ms);
+                let at = if self.random.chance(600) {
+                    self.within(20, lease_ms / 2)
+                } else {
+                    self.within(lease_ms, 3 * lease_ms)
+                };
+                self.push(at, Event::CenterStart);
+            }
+            Fault::CrashGateway => {
+                let gateway = self.random.index(self.plan.gateways);
+                for shard in 0..self.shards.len() {
+                    if self.shards[shard].gateway == gateway {
+                        self.shard_crash(shard);
+                    }
+                }
+                let at = self.within(50, 6_000);
+                self.push(at, Event::GatewayStart { gateway });
+            }
+            Fault::PauseShard => {
+                let shard = self.random.index(self.shards.len());
+                let lease_ms = u64::from(self.plan.lease_ms);
+                let until = self.within(50, 2 * lease_ms);
+                self.shards[shard].paused_until = until;
+            }
+            Fault::FailDisk => self.center.fails_next = true,
+            Fault::Tamper => {
+                let tampering = match self.random.below(4) {
+                    0 => Tampering::Replay,
+                    1 => Tampering::Double,
+                    2 => Tampering::Swap,
+                    _ => Tampering::Flip {
+                        bit: self.random.bits(),
+                    },
+                };
+                if let Some(conn) = self.some_conn().and_then(|n| self.conns.get_mut(&n)) {
+                    if !conn.recorded.is_empty() {
+                        self.recorded.clone_from(&conn.recorded);
+                    }
+                    conn.attacker.armed = Some(tampering);
+                }
+            }
+            Fault::Stranger => self.stranger(),
+        }
+        Ok(())
+    }
+
+    fn cut_connection(&mut self) {
+        let Some(number) = self.some_conn() else {
+            return;
+        };
+        let told = self.random.below(4);
+        let (client_us, shard_us) = (self.random.below(2_000_000), self.random.below(2_000_000));
+        if let Some(conn) = self.conns.get_mut(&number) {
+            conn.is_cut = true;
+        }
+        // Both sides hear of it, one, or none: then its idle timeout finds out.
+        if told & 1 == 0 {
+            self.after_us(client_us, Event::ClientTold { conn: number });
+        }
+        if told & 2 == 0 {
+            self.after_us(shard_us, Event::ShardTold { conn: number });
+        }
+    }
+
+    fn stranger(&mut self) {
+        let recorded = self
+            .some_conn()
+            .and_then(|number| self.conns.get(&number))
+            .map(|conn| conn.recorded.clone());
+        let script = match self.random.below(4) {
+            0 => recorded.unwrap_or_default(),
+            1 => self.recorded.clone(),
+            2 => {
+                let bytes = self.random.below(GARBAGE_BYTES);
+                (0..bytes).map(|_| self.random.bits() as u8).collect()
+            }
+            _ => Vec::new(),
+        };
+        let shard = self.random.index(self.shards.len());
+        self.open_conn(None, shard, script);
+    }
+
+    /// Until when the process that an event is for is not scheduled.
+    pub(super) fn paused_until(&self, event: &Event) -> Option<Time> {
+        use super::tcp::Direction;
+        let of_conn = |conn: &u64| self.conns.get(conn).map(|conn| conn.shard);
+        let of_link = |link: &u64| self.links.get(link).map(|link| link.shard);
+        let shard = match event {
+            Event::Accept { conn }
+            | Event::Sent { conn }
+            | Event::ShardTold { conn }
+            | Event::ShardRead { conn }
+            | Event::Segment {
+                conn,
+                direction: Direction::Up,
+                ..
+            } => of_conn(conn),
+            Event::ShardWake { shard } | Event::Dial { shard, .. } => Some(*shard),
+            Event::LinkUp { link }
+            | Event::LinkShardTold { link }
+            | Event::Chunk {
+                link,
+                direction: Direction::Down,
+                ..
+            } => of_link(link),
+            _ => None,
+        };
+        // Of the process that runs now: one that died takes its pause along.
+        let host = shard.map(|shard| &self.shards[shard])?;
+        host.core.as_ref().map(|_| host.paused_until)
+    }
+}

@@ -1,0 +1,164 @@
+//! The course of a run: faults, healing, quiet, leaving, and what must be true
+//! before the next part begins.
+//!
+//! Invariant: phases only move forward, each in bounded time.
+
+use std::collections::BTreeMap;
+
+use gateway::shard::Shard;
+use protocol::time::Time;
+
+use super::World;
+use super::client_side::GROUP;
+use super::event::Event;
+use crate::rule::{Rule, Step, Violation, check};
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Things go wrong.
+    Faults,
+    /// Nothing goes wrong any more; applications still send.
+    Healed,
+    /// Applications have stopped sending.
+    Quiet,
+    /// Everybody logs out.
+    Leaving,
+    /// Nothing is left.
+    Over,
+}
+
+/// Time between healing and quiet, ms.
+const HEALED_MS: u64 = 3_000;
+
+/// Pause between two looks, ms.
+const LOOK_MS: u64 = 500;
+
+/// What the slowest recovery takes beyond the configured deadlines, ms: pauses
+/// before dialling and coming back, an acknowledgement that waits, retransmissions,
+/// a degraded center's pause, a second round of most of it.
+const RECOVERY_MS: u64 = 45_000;
+
+impl World {
+    pub(super) fn heal(&mut self) {
+        self.phase = Phase::Healed;
+        let network = &mut self.plan.network;
+        network.loss_per_mille = 0;
+        network.repeat_per_mille = 0;
+        for conn in self.conns.values_mut() {
+            conn.attacker.armed = None;
+        }
+        self.after_us(1_000 * HEALED_MS, Event::Quiet);
+    }
+
+    pub(super) fn quiet(&mut self) {
+        self.phase = Phase::Quiet;
+        self.after_us(1_000 * LOOK_MS, Event::Look);
+    }
+
+    /// When the world must be at rest.
+    fn rest_by(&self) -> Time {
+        let plan = &self.plan;
+        let deadlines_ms = 2 * u64::from(plan.lease_ms)
+            + 2 * u64::from(plan.idle_timeout_ms)
+            + u64::from(plan.login_timeout_ms)
+            + plan.link_grace_ms;
+        plan.heal_at.after_ms(HEALED_MS + deadlines_ms + RECOVERY_MS)
+    }
+
+    pub(super) fn look(&mut self) -> Step {
+        let unfinished = match self.phase {
+            Phase::Quiet => self.unsettled(),
+            Phase::Leaving => self.left_over(),
+            _ => return Ok(()),
+        };
+        match (unfinished, self.phase) {
+            (None, Phase::Quiet) => {
+                self.phase = Phase::Leaving;
+                for client in 0..self.clients.len() {
+                    self.client_leaves(client)?;
+                }
+            }
+            (None, _) => {
+                self.check_links()?;
+                self.phase = Phase::Over;
+                return Ok(());
+            }
+            (Some(violation), _) => {
+                check(self.now < self.rest_by(), violation.rule, || {
+                    format!("long after the last fault: {}", violation.detail)
+                })?;
+            }
+        }
+        self.after_us(1_000 * LOOK_MS, Event::Look);
+        Ok(())
+    }
+
+    /// What is not yet as it must be once faults have ended.
+    fn unsettled(&self) -> Option<Violation> {
+        let late = |detail: String| Some(Violation::new(Rule::Liveness, detail));
+        let mut online: BTreeMap<&str, usize> = BTreeMap::new();
+        for host in &self.clients {
+            *online.entry(&host.account).or_default() += usize::from(host.session().is_some());
+        }
+        if let Some((account, count)) = online.iter().find(|(_, count)| **count != 1) {
+            return late(format!("{count} clients are logged in as {account}"));
+        }
+        for (client, host) in self.clients.iter().enumerate() {
+            let (Some(core), Some(attempt), Some(session)) =
+                (&host.core, host.attempt, host.session())
+            else {
+                continue;
+            };
+            if !core.is_group_up(GROUP) {
+                return late(format!("the group is not up for client {client}"));
+            }
+            let sent = self
+                .games
+                .iter()
+                .filter_map(|game| game.core.as_ref()?.game().sent_reliable(session))
+                .max();
+            if let Some(what) = self.book.undone(attempt, sent) {
+                return late(format!("client {client}: {what}"));
+            }
+            if core.outbox_messages() > 0 {
+                return Some(Violation::new(
+                    Rule::Bounded,
+                    format!(
+                        "client {client} keeps {} messages that were processed",
+                        core.outbox_messages()
+                    ),
+                ));
+            }
+        }
+        None
+    }
+
+    /// What is still there after everybody has left.
+    fn left_over(&self) -> Option<Violation> {
+        let left = |what: &str, count: usize| {
+            (count > 0).then(|| Violation::new(Rule::Bounded, format!("{count} {what} are left")))
+        };
+        let cores = || self.shards.iter().filter_map(|host| host.core.as_ref());
+        let counts = self.center.core.as_ref().map(|core| core.counts());
+        let of_games = |count: fn(&backend::stub::StubCounts) -> u64| {
+            self.games
+                .iter()
+                .filter_map(|game| game.core.as_ref())
+                .map(|core| count(&core.counts()) as usize)
+                .sum()
+        };
+        left("connections of shards", cores().map(Shard::connections).sum())
+            .or_else(|| left("sessions of shards", cores().map(Shard::sessions).sum()))
+            .or_else(|| {
+                let sessions = counts.map_or(0, |counts| counts.sessions);
+                left("sessions at center", sessions as usize)
+            })
+            .or_else(|| {
+                let waiting = counts.map_or(0, |counts| counts.claims_waiting);
+                left("claims at center", waiting as usize)
+            })
+            .or_else(|| left("sessions of games", of_games(|counts| counts.sessions)))
+            .or_else(|| left("detached sessions", of_games(|counts| counts.detached)))
+    }
+}

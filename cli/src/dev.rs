@@ -130,9 +130,9 @@ fn run_in(directory: &Path, arguments: &DevArguments) -> anyhow::Result<Verdict>
                     say!("{}", status.line(&before, clients.as_ref().map(Clients::latency).unwrap_or_default()));
                     before = status;
                 }
-                ended = gateway.ended() => ended?,
-                ended = center.ended() => ended?,
-                ended = game.ended() => ended?,
+                ended = gateway.ended() => return Ok(run::failed(&ended)),
+                ended = center.ended() => return Ok(run::failed(&ended)),
+                ended = game.ended() => return Ok(run::failed(&ended)),
                 request = signals.next() => match request {
                     Request::Drain => break,
                     Request::EndNow => return Ok(Verdict::Good),
@@ -144,8 +144,7 @@ fn run_in(directory: &Path, arguments: &DevArguments) -> anyhow::Result<Verdict>
         if let Some(clients) = &clients {
             clients.stop();
         }
-        run::drain(&mut signals, vec![gateway, game, center]).await?;
-        Ok(Verdict::Good)
+        Ok(run::drain(&mut signals, vec![gateway, game, center]).await)
     })
 }
 

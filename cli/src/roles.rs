@@ -22,6 +22,7 @@ pub struct Running {
     pub name: &'static str,
     /// Where it listens, the port filled in.
     pub address: SocketAddr,
+    is_draining: bool,
     /// Tells it to end in order. Calling it again changes nothing.
     drain: Box<dyn FnMut() + Send>,
     /// Its end, with why if it was not asked for.
@@ -31,17 +32,35 @@ pub struct Running {
 impl Running {
     /// Tells the role to end in order.
     pub fn drain(&mut self) {
+        self.is_draining = true;
         (self.drain)();
     }
 
     /// Waits for its end; to be awaited until it yields, once.
     ///
     /// # Errors
-    /// It failed.
+    /// It failed, or ended without having been told to.
     pub async fn ended(&mut self) -> anyhow::Result<()> {
         match (&mut self.ended).await {
+            Ok(Ok(())) if !self.is_draining => anyhow::bail!("{}: ended by itself", self.name),
             Ok(result) => result,
             Err(_) => anyhow::bail!("{}: its thread has panicked", self.name),
+        }
+    }
+
+    /// A started role with its ends of what its threads hold.
+    fn new(
+        name: &'static str,
+        address: SocketAddr,
+        drain: impl FnMut() + Send + 'static,
+        ended: oneshot::Receiver<anyhow::Result<()>>,
+    ) -> Self {
+        Self {
+            name,
+            address,
+            is_draining: false,
+            drain: Box::new(drain),
+            ended,
         }
     }
 }

@@ -63,10 +63,10 @@ pub fn run(arguments: &RoleArguments, role: &'static str) -> anyhow::Result<Verd
     runtime.block_on(async {
         loop {
             tokio::select! {
-                ended = running.ended() => return ended,
+                ended = running.ended() => return Ok(failed(&ended)),
                 request = signals.next() => match request {
                     Request::Drain => break,
-                    Request::EndNow => return Ok(()),
+                    Request::EndNow => return Ok(Verdict::Good),
                     Request::Reload => match read() {
                         Ok(new) => entries = reload(&level, entries, new),
                         Err(wrong) => error!("not reloaded: {wrong:#}"),
@@ -74,36 +74,47 @@ pub fn run(arguments: &RoleArguments, role: &'static str) -> anyhow::Result<Verd
                 },
             }
         }
-        drain(&mut signals, vec![running]).await
-    })?;
-    Ok(Verdict::Good)
+        Ok(drain(&mut signals, vec![running]).await)
+    })
+}
+
+/// What the process answers to a role that ended while it should have run.
+pub fn failed(ended: &anyhow::Result<()>) -> Verdict {
+    if let Err(error) = ended {
+        error!("{error:#}");
+    }
+    Verdict::Wrong
 }
 
 /// Ends roles in order, each once the one before it has ended, within
-/// [`DRAIN_WITHIN`] for all; the next signal to end stops the waiting.
-///
-/// # Errors
-/// A role failed while it ended.
-pub async fn drain(signals: &mut Signals, roles: Vec<Running>) -> anyhow::Result<()> {
+/// [`DRAIN_WITHIN`] for all; the next signal to end stops the waiting. A role
+/// that fails while it ends makes the verdict a bad one.
+pub async fn drain(signals: &mut Signals, roles: Vec<Running>) -> Verdict {
     let end = tokio::time::sleep(DRAIN_WITHIN);
     tokio::pin!(end);
+    let mut verdict = Verdict::Good;
     for mut role in roles {
         info!(role = role.name, "draining");
         role.drain();
         loop {
             tokio::select! {
-                ended = role.ended() => { ended?; break }
+                ended = role.ended() => {
+                    if ended.is_err() {
+                        verdict = failed(&ended);
+                    }
+                    break;
+                }
                 () = &mut end => {
                     warn!(role = role.name, "the drain took too long; ending now");
-                    return Ok(());
+                    return verdict;
                 }
                 request = signals.next() => if request == Request::EndNow {
-                    return Ok(());
+                    return verdict;
                 },
             }
         }
     }
-    Ok(())
+    verdict
 }
 
 /// Takes over what can change, and says what cannot. Returns the entries that

@@ -273,6 +273,17 @@ impl Gateway {
         }
     }
 
+    /// How many shards there are, and how many of them have ended: by `drain`
+    /// or `stop`, or because something is broken, which the log says.
+    pub fn shards_ended(&self) -> (usize, usize) {
+        let ended = self
+            .shards
+            .iter()
+            .filter(|shard| shard.thread.is_finished())
+            .count();
+        (self.shards.len(), ended)
+    }
+
     /// Stops accepting and tells every client to go elsewhere; `join` waits
     /// until they have gone, a few seconds at most.
     pub fn drain(&self) {
@@ -561,6 +572,10 @@ impl<E: Engine> ShardDriver<E> {
             self.act(action);
         }
         self.uplinks.collect(&mut self.shard);
+        let counts = self.engine.counters();
+        self.counters.accept_full.set(counts.accept_full);
+        self.counters.accept_failed.set(counts.accept_failed);
+        self.counters.receive_starved.set(counts.receive_starved);
         self.status
             .ready
             .store(self.shard.is_ready(), Ordering::Relaxed);

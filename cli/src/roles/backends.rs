@@ -54,6 +54,7 @@ pub fn start_center(config: &CenterConfig) -> anyhow::Result<(Running, RoleView)
         Ok(())
     })?;
     let stats = Arc::clone(&shown);
+    let journal = Arc::clone(&shown);
     let view = RoleView {
         name: "center",
         thread_prefixes: &["center", "journal"],
@@ -62,8 +63,10 @@ pub fn start_center(config: &CenterConfig) -> anyhow::Result<(Running, RoleView)
             let sessions = metrics::value("sallyport_center_sessions", stats.samples());
             own.insert("sessions".to_owned(), json!(sessions));
         }),
-        // It listens only once its journal is good.
-        not_ready: Box::new(|| None),
+        not_ready: Box::new(move || {
+            let degraded = metrics::value("sallyport_center_degraded", journal.samples());
+            (degraded == Some(1)).then(|| "the journal cannot be written".to_owned())
+        }),
     };
     Ok((running, view))
 }
@@ -156,15 +159,11 @@ where
         };
     };
     let mut stop = Some(stop);
-    Ok(Running {
-        name,
-        address,
-        drain: Box::new(move || {
-            if let Some(stop) = stop.take() {
-                // Fails where the role has ended by itself, which `ended` tells.
-                let _ = stop.send(());
-            }
-        }),
-        ended,
-    })
+    let drain = move || {
+        if let Some(stop) = stop.take() {
+            // Fails where the role has ended by itself, which `ended` tells.
+            let _ = stop.send(());
+        }
+    };
+    Ok(Running::new(name, address, drain, ended))
 }

@@ -5,7 +5,10 @@
 //! every address looked up, or not at all.
 
 use std::num::NonZero;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use gateway::drive::{Gateway, GatewayConfig as Settings};
@@ -24,6 +27,9 @@ use crate::admin::{RoleView, metrics};
 use crate::config::{EngineKind, GatewayConfig, PeerConfig, SPARE_DESCRIPTORS};
 use crate::doctor;
 use crate::keys;
+
+/// How often the shards' threads are looked at; what a drain takes longer.
+const WATCH_EVERY: Duration = Duration::from_millis(50);
 
 /// Starts a gateway.
 ///
@@ -75,29 +81,36 @@ pub fn start(config: &GatewayConfig) -> anyhow::Result<(Running, RoleView)> {
         }),
     };
     let (tell, ended) = oneshot::channel();
-    let mut left = Some((gateway, tell));
-    let drain = Box::new(move || {
-        let Some((gateway, tell)) = left.take() else {
-            return;
-        };
+    let draining = Arc::new(AtomicBool::new(false));
+    let gateway = Arc::new(gateway);
+    let watched = Arc::clone(&gateway);
+    let is_draining = Arc::clone(&draining);
+    thread::Builder::new()
+        .name("main-watch".to_owned())
+        .spawn(move || {
+            let _ = tell.send(watch(&watched, &is_draining));
+        })?;
+    let drain = move || {
+        draining.store(true, Ordering::Relaxed);
         gateway.drain();
-        // Without a thread to wait in, the drain's own deadline ends the process.
-        let _ = thread::Builder::new()
-            .name("main-join".to_owned())
-            .spawn(move || {
-                gateway.join();
-                let _ = tell.send(Ok(()));
-            });
-    });
-    Ok((
-        Running {
-            name: "gateway",
-            address,
-            drain,
-            ended,
-        },
-        view,
-    ))
+    };
+    Ok((Running::new("gateway", address, drain, ended), view))
+}
+
+/// Waits for the end of all shards. One that ends without being told to takes
+/// the others along: half a gateway would go on refusing half of the clients.
+fn watch(gateway: &Gateway, is_draining: &AtomicBool) -> anyhow::Result<()> {
+    loop {
+        let (shards, ended) = gateway.shards_ended();
+        if ended > 0 && !is_draining.load(Ordering::Relaxed) {
+            gateway.stop();
+            anyhow::bail!("{ended} of {shards} shards ended by themselves; the log says why");
+        }
+        if ended == shards {
+            return Ok(());
+        }
+        thread::sleep(WATCH_EVERY);
+    }
 }
 
 fn settings(config: &GatewayConfig) -> anyhow::Result<Settings> {

@@ -20,7 +20,8 @@ impl Counter {
         );
     }
 
-    /// Sets a gauge. Only the owning thread may call it.
+    /// Sets a gauge, or a count that is kept elsewhere. Only the owning thread
+    /// may call it.
     pub fn set(&self, n: u64) {
         self.0.store(n, Ordering::Relaxed);
     }
@@ -93,8 +94,12 @@ counters! {
     uplinks_up: "gauge", "sallyport_gateway_uplinks_up";
     /// Bytes that wait for backends.
     uplink_queued_bytes: "gauge", "sallyport_gateway_uplink_queued_bytes";
-    /// Bytes that wait for clients, as of the last sweep.
-    send_queued_bytes: "gauge", "sallyport_gateway_send_queued_bytes";
+    /// Times that accepting stopped because the engine was full; clients wait in the backlog.
+    accept_full: "counter", "sallyport_gateway_accept_full_total";
+    /// Accepts that failed: no descriptor, no memory, or the client gave up.
+    accept_failed: "counter", "sallyport_gateway_accept_failed_total";
+    /// Receives that found no free buffer and were started again.
+    receive_starved: "counter", "sallyport_gateway_receive_starved_total";
     /// Turns of the shard's loop.
     turns: "counter", "sallyport_gateway_turns_total";
     /// Time that the shard's loop was not waiting, microseconds.

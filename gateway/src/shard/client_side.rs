@@ -39,7 +39,6 @@ impl Shard {
         if matches!(connection.phase, Phase::Closing) {
             self.counters.drop_frame(DropReason::AfterClose);
         } else {
-            connection.heard_at = now.time;
             let mut reassembly = std::mem::take(&mut connection.reassembly);
             let mut pause_us = 0;
             while end.is_none() {
@@ -103,6 +102,9 @@ impl Shard {
             return self.handle_hello(now, connection, frame);
         };
         let opened = check::open(frame, &mut ciphers.opener, &mut ciphers.clock, now.time)?;
+        // Only a whole frame is a sign of life: whoever sends a byte now and then
+        // would otherwise hold a session without ever saying anything.
+        connection.heard_at = now.time;
         self.counters.frames_received.add(1);
         let compressed = opened.flags & FLAG_COMPRESSED != 0;
         let body = match Body::decode(opened.body) {

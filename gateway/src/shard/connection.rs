@@ -106,7 +106,7 @@ pub struct Connection {
     pub bytes: Bucket,
     /// When it was accepted; in `Closing`, when that began.
     pub since: Time,
-    /// When the last bytes came.
+    /// When the last frame that verified came.
     pub heard_at: Time,
     /// Reliable frames in a row with a bad timestamp.
     pub timestamp_failures: u16,

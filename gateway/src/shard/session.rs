@@ -84,6 +84,13 @@ impl Shard {
             return;
         };
         let id = connection.id;
+        if now.time >= self.lease.until {
+            // This process was frozen: center may have given the account away.
+            self.connections[id.index as usize] = Some(connection);
+            self.release(session_id, fence);
+            self.close(now, id, CloseReason::CenterUnavailable);
+            return;
+        }
         let phase = std::mem::replace(&mut connection.phase, Phase::Login);
         let Phase::Claiming(pending) = phase else {
             connection.phase = phase;

@@ -255,20 +255,19 @@ impl LimitsConfig {
                 Some(10_000),
                 100..=120_000,
             ),
-            // 60 inputs a second, and as much again for acknowledgements and
-            // other messages. At once a client may send its whole outbox again
-            // (1,024 messages), and then go on.
+            // 60 turns a second, each with an input and three other messages; two
+            // seconds of it at once after a stall.
             frames_per_second: reader.integer32(
                 key("limits.frames_per_second"),
-                Some(120),
+                Some(240),
                 0..=10_000_000,
             ),
             frames_burst: reader.integer32(key("limits.frames_burst"), Some(1_200), 1..=10_000_000),
-            // 120 frames of 1 KiB, rounded up; the burst takes a whole outbox
+            // 240 frames of 1 KiB, rounded up; the burst takes a whole outbox
             // (256 KiB and its frame headers), and one largest frame has to fit.
             bytes_per_second: reader.integer32(
                 key("limits.bytes_per_second"),
-                Some(131_072),
+                Some(262_144),
                 0..=1 << 30,
             ),
             bytes_burst: reader.integer32(

@@ -213,3 +213,52 @@ fn key_files_with_something_else_in_them_are_refused() {
     assert!(outcome.err.contains("game.identity"), "{}", outcome.err);
     assert!(!outcome.err.contains("no key"), "{}", outcome.err);
 }
+
+#[test]
+fn the_examples_show_every_key_and_the_defaults_as_they_are() {
+    for role in ["gateway", "center", "game"] {
+        let file = examples().join(format!("{role}.toml"));
+        let text = fs::read_to_string(&file).expect("text");
+        let file = file.to_str().expect("UTF-8");
+        let run = |set: &[&str]| {
+            let mut arguments = vec!["config", "--effective", "--config", file];
+            arguments.extend(set);
+            run(Path::new("."), &arguments)
+        };
+        let outcome = run(&[]);
+        assert_eq!(outcome.code, 0, "{}", outcome.err);
+        for line in outcome.out.lines() {
+            let Some((key, _)) = line.split_once(" = ") else {
+                continue;
+            };
+            assert!(text.contains(key.trim()), "{role}.toml does not show {key}");
+        }
+    }
+    // What an example says of a default has to be it: without its numbers the
+    // effective configuration is the same.
+    let directory = tempfile::tempdir().expect("a directory");
+    for role in ["gateway", "center", "game"] {
+        let text = fs::read_to_string(examples().join(format!("{role}.toml"))).expect("text");
+        let is_number = |line: &str| {
+            line.split_once(" = ").is_some_and(|(key, value)| {
+                key != "id" && value.starts_with(|c: char| c.is_ascii_digit())
+            })
+        };
+        let bare: String = text
+            .lines()
+            .filter(|line| !is_number(line))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let mut outputs = Vec::new();
+        for content in [&text, &bare] {
+            fs::write(directory.path().join("c.toml"), content).expect("it is written");
+            let outcome = run(
+                directory.path(),
+                &["config", "--effective", "--config", "c.toml"],
+            );
+            assert_eq!(outcome.code, 0, "{}", outcome.err);
+            outputs.push(outcome.out.replace("  # default", ""));
+        }
+        assert_eq!(outputs[0], outputs[1], "{role}");
+    }
+}

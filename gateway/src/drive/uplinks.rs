@@ -156,7 +156,8 @@ impl Uplink {
             self.dialer.lost();
             shard.handle_uplink_lost(index);
             // Registers the dialer's pause with the reactor.
-            return self.poll(cx, index, now, shard) || true;
+            self.poll(cx, index, now, shard);
+            return true;
         }
         let queued = (0..=UPLINK_STREAMS)
             .map(|stream| link.queued_bytes(stream_index(stream)))

@@ -91,7 +91,7 @@ const QUEUED: u16 = 1 << 12;
 struct Slot {
     generation: u32,
     flags: u16,
-    /// Operations in flight; at most one of each kind.
+    /// Operations in flight; one or two of each kind.
     ops: u8,
     why: ClosedBy,
 }
@@ -231,9 +231,23 @@ impl UringEngine {
         let slot = &mut self.slots[index as usize];
         if slot.has(CLOSING) {
             if slot.ops > 0 && !slot.has(CANCELLED) {
-                ring.cancel(at)?;
+                // One by one, each by its name: cancelling by socket looks at all
+                // operations of the ring, and closing 15,000 idle clients at once
+                // stopped a shard for 5 s.
+                if slot.has(CONNECTING) {
+                    ring.cancel(at)?;
+                    slot.ops += 1;
+                }
+                if slot.has(RECEIVING) {
+                    ring.cancel_receive(at)?;
+                    slot.ops += 1;
+                }
+                if slot.has(SENDING) {
+                    ring.cancel_send(at)?;
+                    slot.ops += 1;
+                }
+                // What is left ends by itself.
                 slot.flags |= CANCELLED;
-                slot.ops += 1;
             } else if slot.ops == 0 && !slot.has(CLOSE_SENT) {
                 if let Some(buf) = ring.take_unsent(at) {
                     let generation = slot.generation;

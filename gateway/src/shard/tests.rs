@@ -13,7 +13,7 @@ use protocol::ids::{Incarnation, MessageId};
 use protocol::reason::DropReason;
 use protocol::stream::{Delivery, OutboxLimits, StreamEnd};
 use protocol::token::{Claims, issue};
-use protocol::uplink::{self, Record};
+use protocol::uplink;
 
 use super::*;
 

@@ -255,8 +255,9 @@ impl LimitsConfig {
                 Some(10_000),
                 100..=120_000,
             ),
-            // 60 turns a second, each with an input and three other messages; two
-            // seconds of it at once after a stall.
+            // 60 turns a second, each with an input and three other messages. At
+            // once a client may send its whole outbox again (1,024 messages), and
+            // then go on.
             frames_per_second: reader.integer32(
                 key("limits.frames_per_second"),
                 Some(240),

@@ -220,12 +220,7 @@ fn the_examples_show_every_key_and_the_defaults_as_they_are() {
         let file = examples().join(format!("{role}.toml"));
         let text = fs::read_to_string(&file).expect("text");
         let file = file.to_str().expect("UTF-8");
-        let run = |set: &[&str]| {
-            let mut arguments = vec!["config", "--effective", "--config", file];
-            arguments.extend(set);
-            run(Path::new("."), &arguments)
-        };
-        let outcome = run(&[]);
+        let outcome = run(Path::new("."), &["config", "--effective", "--config", file]);
         assert_eq!(outcome.code, 0, "{}", outcome.err);
         for line in outcome.out.lines() {
             let Some((key, _)) = line.split_once(" = ") else {

@@ -7,7 +7,7 @@ use crate::launch::{Launched, get};
 use crate::{run, sallyport};
 
 /// A dev cluster on free ports, its `try:` line as arguments, its admin port.
-fn dev(arguments: &[&str]) -> (Launched, Vec<String>, String) {
+pub fn dev(arguments: &[&str]) -> (Launched, Vec<String>, String) {
     let mut command = sallyport(Path::new("."), &["dev", "--port", "0"]);
     command.args(arguments);
     let mut process = Launched::start(command);

@@ -57,8 +57,9 @@ pub const SETTLE_MS: u64 = 200;
 pub const LOGOUT_MS: u64 = 15_000;
 /// Logouts begun in one turn.
 const LOGOUTS_A_TURN: usize = 256;
-/// Turns of the schedule taken in one turn of the loop.
-const DUE_A_TURN: usize = 1_024;
+/// Turns of the schedule taken in one turn of the loop: the work of about half
+/// a millisecond, between two looks at what has come.
+const DUE_A_TURN: usize = 256;
 /// Every client's timers are looked at once in this time, microseconds. Timers
 /// are seconds long; a sweep needs no order among them.
 const SWEEP_US: u64 = 250_000;

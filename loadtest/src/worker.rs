@@ -18,9 +18,12 @@ use crate::fleet::{Command, Fleet, IN_FLIGHT_MAX, Milestone};
 use crate::messages::{FromWorker, LINE_BYTES_MAX, Outcome, ToWorker};
 use crate::plan;
 
-/// Events taken from the engine in one turn: about a millisecond of work, so
-/// that what is due is not kept waiting behind what has come.
-const EVENTS_A_TURN: usize = 256;
+/// Events taken from the engine by one call.
+const EVENTS_A_POLL: usize = 256;
+/// Time, microseconds, for events in one turn; what is due waits no longer. More
+/// than what one turn's sends cause, or completions and replies would pile up
+/// for as long as sends go on, and count as the server's latency.
+const EVENTS_US: u64 = 2_000;
 /// Connects begun in one turn; each costs two system calls.
 const CONNECTS_A_TURN: usize = 32;
 /// How often the parent's pipe is looked at, microseconds.
@@ -121,7 +124,10 @@ fn drive<E: Engine>(
     let mut engine = E::new(config)?;
     let (mut inbox_at, mut progress_at) = (Time(0), clock::time() + PROGRESS_US);
     loop {
-        engine.poll(&mut Sink(&mut fleet), EVENTS_A_TURN)?;
+        let events_until = clock::time() + EVENTS_US;
+        while engine.poll(&mut Sink(&mut fleet), EVENTS_A_POLL)? >= EVENTS_A_POLL
+            && clock::time() < events_until
+        {}
         let now = clock::time();
         fleet.handle_turn(now);
         start_connects(&mut engine, &mut fleet, now);

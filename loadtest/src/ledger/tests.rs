@@ -74,7 +74,7 @@ fn random_histories_agree_with_a_naive_set() {
         let (mut sent, mut answered) = (0_u32, BTreeSet::new());
         for step in 0..300_u64 {
             let draw = mix(seed << 32 | step);
-            if draw % 3 == 0 {
+            if draw.is_multiple_of(3) {
                 ledger.send();
                 sent += 1;
                 continue;

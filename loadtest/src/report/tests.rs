@@ -114,7 +114,8 @@ fn a_good_run_has_nothing_wrong() {
 
 #[test]
 fn each_fault_is_wrong_by_itself() {
-    let faults: [(fn(&mut Report), &str); 6] = [
+    type Plant = (fn(&mut Report), &'static str);
+    let faults: [Plant; 6] = [
         (|report| report.clients_connected = 9, "were not in"),
         (|report| report.connect_failures = 1, "never got in"),
         (|report| report.frames_lost = 1, "lost"),

@@ -278,7 +278,26 @@ impl Ring {
         self.push(entry, user_data(Op::Shutdown, 0, slot))
     }
 
-    /// Cancels all operations of a slot.
+    /// Cancels the receive of a slot that is to be closed.
+    pub fn cancel_receive(&mut self, slot: u32) -> Result<(), Full> {
+        self.cancel_one(Op::Receive, slot)
+    }
+
+    /// Cancels the send of a slot that is to be closed.
+    pub fn cancel_send(&mut self, slot: u32) -> Result<(), Full> {
+        self.cancel_one(Op::Send, slot)
+    }
+
+    /// By name the kernel finds an operation in its hash table.
+    fn cancel_one(&mut self, op: Op, slot: u32) -> Result<(), Full> {
+        assert!(slot < self.config.slots);
+        let target = CancelBuilder::user_data(user_data(op, 0, slot));
+        let entry = opcode::AsyncCancel2::new(target).build();
+        self.push(entry, user_data(Op::Cancel, 0, slot))
+    }
+
+    /// Cancels all operations of a slot. The kernel looks at every operation of
+    /// the ring for that: with 15,000 receives waiting it takes 0.3 ms.
     pub fn cancel(&mut self, slot: u32) -> Result<(), Full> {
         assert!(slot < self.config.slots);
         let entry = opcode::AsyncCancel2::new(CancelBuilder::fd(Fixed(slot)).all()).build();

@@ -2,9 +2,13 @@
 //!
 //! Everything runs the real executable; nothing in here links its modules.
 
+mod bad_input;
 mod cluster;
 mod config;
+mod crowds;
 mod dev;
+mod docs;
+mod faults;
 mod help;
 mod keys;
 mod launch;

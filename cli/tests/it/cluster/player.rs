@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(2);
 const HONEST_PAUSE: Duration = Duration::from_millis(10);
 
 /// What a player has seen so far.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Seen {
     /// Its session.
     pub session: Option<SessionId>,
@@ -41,12 +41,26 @@ pub struct Seen {
     pub closed: Option<Closed>,
 }
 
+impl std::fmt::Debug for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Seen")
+            .field("session", &self.session)
+            .field("ups", &self.ups)
+            .field("downs", &self.downs)
+            .field("replies", &self.replies.len())
+            .field("closed", &self.closed)
+            .finish()
+    }
+}
+
 /// A client.
 pub struct Player {
     stream: TcpStream,
     client: Client,
     shared: Shared,
     origin: Instant,
+    /// Its last request.
+    pub asked: u32,
     /// What it has seen.
     pub seen: Seen,
 }
@@ -81,6 +95,7 @@ impl Player {
             client,
             shared: Shared::default(),
             origin,
+            asked: 0,
             seen: Seen::default(),
         };
         player.transmit();
@@ -90,9 +105,9 @@ impl Player {
     /// Sends a request; its id.
     pub fn request(&mut self, payload: &[u8]) -> u32 {
         let id = self.client.request(GROUP, MessageId(7), payload);
-        let id = id.expect("room in the outbox");
+        self.asked = id.expect("room in the outbox");
         self.transmit();
-        id
+        self.asked
     }
 
     /// Sends a message that may be lost.
@@ -131,16 +146,19 @@ impl Player {
         }
     }
 
-    /// Waits until the connection is over, and says why.
-    pub fn wait_closed(&mut self) -> Closed {
+    /// Goes on until `is_done`, be it the end of the connection.
+    pub fn pump_until(&mut self, is_done: impl Fn(&Seen) -> bool) {
         let end = Instant::now() + PATIENCE;
-        loop {
-            if let Some(closed) = self.seen.closed {
-                return closed;
-            }
-            assert!(Instant::now() < end, "not closed in time: {:?}", self.seen);
+        while !is_done(&self.seen) {
+            assert!(Instant::now() < end, "not in time: {:?}", self.seen);
             self.pump();
         }
+    }
+
+    /// Waits until the connection is over, and says why.
+    pub fn wait_closed(&mut self) -> Closed {
+        self.pump_until(|seen| seen.closed.is_some());
+        self.seen.closed.expect("waited for")
     }
 
     /// Sends a request and waits for its echo; how long that took.
@@ -197,10 +215,7 @@ impl Player {
     fn transmit(&mut self) {
         let mut out = Vec::new();
         let now = self.now();
-        while self
-            .client
-            .poll_transmit(now, &mut self.shared, &mut out)
-        {
+        while self.client.poll_transmit(now, &mut self.shared, &mut out) {
             // A socket that fails is found out by the next read.
             let _ = self.stream.write_all(&out);
             out.clear();
@@ -258,7 +273,10 @@ impl Honest {
     /// `take_latencies`, and returns them.
     pub fn round_trips(&self, count: usize) -> Vec<Duration> {
         super::wait_until("honest round trips", PATIENCE, || {
-            assert!(!self.thread.is_finished(), "the honest neighbour has failed");
+            assert!(
+                !self.thread.is_finished(),
+                "the honest neighbour has failed"
+            );
             self.latencies.lock().expect("no panic there").len() >= count
         });
         self.take_latencies()

@@ -9,9 +9,10 @@ use protocol::body::{Body, Lane, Login, MessageHeader, MessageKind, Sync};
 use protocol::cipher::{Opener, RekeyPolicy, Sealer};
 use protocol::client::LOGIN_METHOD_TOKEN;
 use protocol::compress::Scratch;
-use protocol::frame::{self, FLAG_COMPRESSED, Header};
+use protocol::frame::{self, FLAG_COMPRESSED, FLAG_HANDSHAKE, Header};
 use protocol::handshake::Initiator;
 use protocol::ids::MessageId;
+use protocol::limits::FRAME_HEADER_BYTES;
 use protocol::reason::CloseReason;
 use protocol::time::Time;
 
@@ -164,7 +165,13 @@ impl Raw {
     pub fn request(&mut self, payload: &[u8]) -> Vec<u8> {
         let number = self.next;
         self.next += 1;
-        message(MessageKind::Request, Lane::Reliable, number, self.received, payload)
+        message(
+            MessageKind::Request,
+            Lane::Reliable,
+            number,
+            self.received,
+            payload,
+        )
     }
 
     /// Sends a request and waits for its echo.
@@ -234,8 +241,11 @@ impl Raw {
         let frame = self
             .next_frame()
             .unwrap_or_else(|| panic!("REJECT for {wanted:?} is expected, nothing was said"));
-        let (initiator, _) = self.hello(&protocol::handshake::StaticKey::from_secret([1; 32]).public().to_owned());
-        assert_eq!(initiator.welcome(&frame).expect_err("a REJECT"), wanted);
+        let header = Header::decode(&frame).expect("a header");
+        assert_eq!((header.flags, header.sequence), (FLAG_HANDSHAKE, 0));
+        assert_eq!(frame::crc(&frame), header.crc);
+        let [low, high] = (wanted as u16).to_le_bytes();
+        assert_eq!(frame[FRAME_HEADER_BYTES..], [3, 1, low, high], "{wanted:?}");
         self.expect_end();
     }
 
@@ -302,7 +312,11 @@ pub fn message(kind: MessageKind, lane: Lane, number: u32, ack: u32, payload: &[
         number,
         ack,
         message: MessageId(1),
-        request: if kind == MessageKind::Message { 0 } else { number },
+        request: if kind == MessageKind::Message {
+            0
+        } else {
+            number
+        },
     };
     encoded(&Body::Message { header, payload })
 }

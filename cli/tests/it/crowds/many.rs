@@ -1,0 +1,118 @@
+//! Thousands of connections that never get as far as a login.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use protocol::reason::CloseReason;
+
+use super::child::{Crowd, Gone};
+use crate::cluster::metrics::Calm;
+use crate::cluster::player::{Honest, percentile};
+use crate::cluster::{Cluster, Settings};
+
+/// One crowd at a time: they are judged by the clock.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// The deadline of a handshake in these tests, as by default.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How much later the last one may be gone.
+const LATE: Duration = Duration::from_secs(1);
+
+/// Room for the crowds beside the honest one.
+const SETTINGS: Settings = &[
+    "limits.handshake_timeout_ms=5000",
+    "limits.connections_before_login_max=16000",
+];
+
+/// What a connection that has not logged in may cost the gateway in user
+/// memory, bytes, and what the whole may be off by: pools and the allocator's
+/// pages, once for all.
+const MEMORY_EACH_BYTES: u64 = 1_024;
+const MEMORY_SLACK_BYTES: u64 = 4 << 20;
+
+/// Honest round trips that are measured before.
+const QUIET: usize = 300;
+
+/// Below this a percentile says more about the machine than about the gateway.
+const NOISE: Duration = Duration::from_millis(20);
+
+/// Lets a crowd live its life, and returns how it ended and the most memory
+/// that the gateway had meanwhile.
+fn live(cluster: &Cluster, count: usize, period: Duration) -> (Gone, u64) {
+    let crowd = Crowd::connect(cluster, count, period);
+    let gateway = &cluster.gateway;
+    let open = cluster
+        .metrics("gateway")
+        .value("sallyport_gateway_connections");
+    assert_eq!(open, count as u64 + 1, "all of them and the honest one");
+    let mut rss_bytes = gateway.rss_bytes();
+    loop {
+        rss_bytes = rss_bytes.max(gateway.rss_bytes());
+        if let Some(gone) = crowd.poll_gone(Duration::from_millis(20)) {
+            return (gone, rss_bytes);
+        }
+    }
+}
+
+/// All were gone when their time was up, neither sooner nor much later.
+fn check_gone(gone: &Gone, count: usize) {
+    assert_eq!(gone.count, count);
+    assert!(gone.first >= HANDSHAKE_TIMEOUT - LATE, "{:?}", gone.first);
+    assert!(gone.last <= HANDSHAKE_TIMEOUT + LATE, "{:?}", gone.last);
+}
+
+#[test]
+fn five_thousand_dripping_sockets_are_gone_and_nobody_waits_for_them() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    const COUNT: usize = 5_000;
+    let cluster = Cluster::start(SETTINGS, &[], &[]);
+    let honest = Honest::start(&cluster);
+    let mut calm = Calm::before(&cluster);
+    let quiet = percentile(honest.round_trips(QUIET), 99);
+    let (gone, _) = live(&cluster, COUNT, Duration::from_secs(1));
+    let latencies = honest.take_latencies();
+    let round_trips = latencies.len();
+    let dripping = percentile(latencies, 99);
+    println!("p99 {quiet:?} in quiet, {dripping:?} while they drip ({round_trips} round trips)");
+    check_gone(&gone, COUNT);
+    assert!(round_trips > QUIET, "{round_trips} round trips meanwhile");
+    assert!(
+        dripping <= NOISE.max(quiet * 2),
+        "{quiet:?}, then {dripping:?}"
+    );
+    calm.closed(CloseReason::HandshakeTimeout, COUNT as u64);
+    calm.over();
+    honest.finish();
+}
+
+#[test]
+fn fifteen_thousand_silent_connections_cost_little_and_leave_nothing() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    const COUNT: usize = 15_000;
+    let cluster = Cluster::start(SETTINGS, &[], &[]);
+    let honest = Honest::start(&cluster);
+    honest.round_trips(50);
+    let mut calm = Calm::before(&cluster);
+    let gateway = &cluster.gateway;
+    let before_bytes = gateway.rss_bytes();
+    let allowed_bytes = before_bytes + COUNT as u64 * MEMORY_EACH_BYTES + MEMORY_SLACK_BYTES;
+    // Twice: what the first one left behind would show in the second.
+    for wave in 0..2 {
+        let (gone, rss_bytes) = live(&cluster, COUNT, Duration::ZERO);
+        println!(
+            "wave {wave}: {before_bytes} bytes before, {rss_bytes} with {COUNT}, {} a connection; \
+             gone after {:?} to {:?}",
+            (rss_bytes - before_bytes) / COUNT as u64,
+            gone.first,
+            gone.last
+        );
+        check_gone(&gone, COUNT);
+        assert!(rss_bytes <= allowed_bytes, "{rss_bytes} > {allowed_bytes}");
+        calm.closed(CloseReason::HandshakeTimeout, COUNT as u64);
+        calm.check();
+    }
+    assert!(honest.take_latencies().len() > 100, "it went on");
+    calm.over();
+    honest.finish();
+}

@@ -1,0 +1,126 @@
+//! Clients that make others send to them and do not read.
+
+use std::io::{ErrorKind, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use protocol::body::{Lane, MessageKind};
+use protocol::reason::{CloseReason, DropReason};
+use socket2::{Domain, Socket, Type};
+
+use crate::cluster::metrics::Calm;
+use crate::cluster::player::Honest;
+use crate::cluster::raw::{Raw, message};
+use crate::cluster::{Cluster, PATIENCE, Settings};
+
+/// How many of them at once.
+const STALLED: usize = 20;
+
+/// Bytes of each message: LZ4 can't shrink them.
+const PAYLOAD_BYTES: usize = 16_384;
+
+/// No rate stands in the way of what these tests are about.
+const SETTINGS: Settings = &["limits.frames_per_second=0", "limits.bytes_per_second=0"];
+
+/// Memory that a stalled client may cost the gateway: its queue, in buffers that
+/// grow by doubling, and as much in the link to the game.
+const MEMORY_EACH_BYTES: u64 = 4 * 65_536;
+const MEMORY_SLACK_BYTES: u64 = 8 << 20;
+
+/// A client with room for little in its socket.
+fn narrow(cluster: &Cluster, account: &str) -> Raw {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(8_192).expect("a socket");
+    socket
+        .connect(&cluster.address().into())
+        .expect("the gateway accepts");
+    let mut raw = Raw::over(TcpStream::from(socket));
+    raw.greet(&cluster.gateway_key);
+    raw.login(&cluster.token(account));
+    raw
+}
+
+/// Bytes that do not compress.
+fn noise() -> Vec<u8> {
+    let mut state = 1_u64;
+    (0..PAYLOAD_BYTES)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 56) as u8
+        })
+        .collect()
+}
+
+/// Sends until the gateway has closed the connection; whether it has.
+fn send_all(raw: &mut Raw, frame: &[u8]) -> bool {
+    match raw.stream.write_all(frame) {
+        Ok(()) => true,
+        Err(error) => {
+            let kind = error.kind();
+            assert!(
+                matches!(kind, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset),
+                "{error}"
+            );
+            false
+        }
+    }
+}
+
+/// Lets all of them send request after request, each acknowledging what is `lag`
+/// behind, until the gateway has closed them all. The most memory that it had.
+fn flood(cluster: &Cluster, raws: &mut Vec<Raw>, lag: Option<u32>) -> u64 {
+    let noise = noise();
+    let end = Instant::now() + PATIENCE;
+    let mut rss_bytes = 0;
+    let mut number = 0;
+    while !raws.is_empty() {
+        assert!(Instant::now() < end, "{} still send", raws.len());
+        number += 1;
+        let ack = lag.map_or(0, |lag| number - number.min(lag));
+        let body = message(MessageKind::Request, Lane::Reliable, number, ack, &noise);
+        raws.retain_mut(|raw| {
+            let frame = raw.seal(0, &body);
+            send_all(raw, &frame)
+        });
+        rss_bytes = rss_bytes.max(cluster.gateway.rss_bytes());
+    }
+    rss_bytes
+}
+
+#[test]
+fn clients_that_do_not_read_are_closed_before_they_cost_much() {
+    let cluster = Cluster::start(SETTINGS, &[], &[]);
+    let honest = Honest::start(&cluster);
+    let mut calm = Calm::before(&cluster);
+    let before_bytes = cluster.gateway.rss_bytes();
+    let allowed_bytes = before_bytes + STALLED as u64 * MEMORY_EACH_BYTES + MEMORY_SLACK_BYTES;
+    // They acknowledge what they never read, so that the game goes on sending.
+    let mut raws: Vec<_> = (0..STALLED)
+        .map(|index| narrow(&cluster, &format!("stalled-{index}")))
+        .collect();
+    let rss_bytes = flood(&cluster, &mut raws, Some(8));
+    println!("{before_bytes} bytes before, {rss_bytes} at most");
+    assert!(rss_bytes <= allowed_bytes, "{rss_bytes} > {allowed_bytes}");
+    calm.closed(CloseReason::SlowConsumer, STALLED as u64);
+    calm.check();
+    honest.round_trips(20);
+
+    // These acknowledge nothing: the game ends it, and says so.
+    let mut raws = vec![narrow(&cluster, "forgetful")];
+    flood(&cluster, &mut raws, None);
+    calm.closed(CloseReason::OutboxOverflow, 1);
+    calm.check();
+    let game = cluster.metrics("game");
+    assert_eq!(
+        game.value("sallyport_game_kicks_total{reason=\"outbox_overflow\"}"),
+        1
+    );
+    let worst = honest.round_trips(20).into_iter().max();
+    assert!(worst < Some(Duration::from_secs(1)), "{worst:?}");
+    // What was on its way to sessions that had gone.
+    let gone = cluster.metrics("gateway").drops(DropReason::SessionGone);
+    println!("{gone} records came too late");
+    honest.finish();
+}

@@ -262,6 +262,23 @@ fn a_clock_that_runs_one_percent_fast_is_found_out_and_stays_so() {
 }
 
 #[test]
+fn drift_is_followed_to_the_rest_of_the_division() {
+    // Frames just before the estimate would rise a second time: 3 days of it.
+    for drift_ppm in [-450_i64, 450] {
+        let mut clock = ClockOffset::new(0, Time(0));
+        for ms in (0..3 * 86_400_000_i64).step_by(3_900) {
+            let peer = (ms + ms * drift_ppm / 1_000_000) as u32;
+            assert_eq!(clock.judge(peer, Time(0).after_ms(ms as u64)), Age::Fresh);
+        }
+    }
+    // It rises from the moment of the last frame that was learned from.
+    let mut clock = ClockOffset::new(0, Time(0));
+    assert_eq!(clock.judge(21_000, Time(0).after_ms(21_000)), Age::Fresh);
+    assert_eq!(clock.judge(12_499, Time(0).after_ms(22_500)), Age::Old);
+    assert_eq!(clock.judge(12_999, Time(0).after_ms(23_000)), Age::Fresh);
+}
+
+#[test]
 fn clocks_wrap() {
     let start = Time(0).after_ms((1 << 32) - 5_000);
     let mut clock = ClockOffset::new(u32::MAX - 2_000, start);

@@ -27,6 +27,7 @@ pub mod stream;
 pub mod time;
 pub mod token;
 pub mod uplink;
+pub mod world;
 
 #[cfg(test)]
 mod testing;

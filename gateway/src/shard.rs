@@ -428,8 +428,12 @@ impl Shard {
             let to = (from + SWEEP_PER_TURN).min(self.connections.len());
             for index in from..to {
                 if let Some(mut connection) = self.connections[index].take() {
-                    self.bind_session(&mut connection);
+                    let id = connection.id;
+                    let end = self.bind_session(&mut connection);
                     self.connections[index] = Some(connection);
+                    if let Some(reason) = end {
+                        self.close(now, id, reason);
+                    }
                 }
             }
             self.binding_sweep = (to < self.connections.len()).then_some(to);

@@ -15,6 +15,16 @@ use crate::rule::{Rule, Step, Violation, check};
 /// Which process: game instance and start.
 pub type Boot = (usize, u32);
 
+/// Which shard, and which start of it.
+pub type Asker = (usize, u32);
+
+#[derive(Clone, Debug)]
+struct Claimed {
+    by: Asker,
+    account: String,
+    token: String,
+}
+
 /// One connection of one client, and what became of it.
 #[derive(Debug, Default)]
 pub struct Attempt {
@@ -65,10 +75,10 @@ pub struct Book {
     /// Sessions that a process heard of, and whether it heard of their end.
     stays: BTreeMap<(Boot, SessionId), bool>,
     fences: BTreeMap<(Boot, String), Fence>,
-    claims: BTreeMap<(u64, u64), (String, String)>,
+    claims: BTreeMap<(u64, u64), Claimed>,
     sessions_granted: BTreeSet<u64>,
     last_fence: u64,
-    tokens_granted: BTreeSet<String>,
+    tokens_granted: BTreeMap<String, (Asker, u64)>,
     ephemerals: BTreeSet<Vec<u8>>,
 }
 
@@ -301,9 +311,13 @@ impl Book {
     }
 
     /// A shard asked center for a session.
-    pub fn note_claim(&mut self, link: u64, claim: u64, account: &str, token: &str) {
-        self.claims
-            .insert((link, claim), (account.to_owned(), token.to_owned()));
+    pub fn note_claim(&mut self, link: u64, by: Asker, claim: u64, account: &str, token: &str) {
+        let claimed = Claimed {
+            by,
+            account: account.to_owned(),
+            token: token.to_owned(),
+        };
+        self.claims.insert((link, claim), claimed);
     }
 
     /// Center granted a claim: whose it was.
@@ -314,7 +328,7 @@ impl Book {
         session: u64,
         fence: u64,
     ) -> Result<String, Violation> {
-        let (account, token) = self.claims.get(&(link, claim)).cloned().ok_or_else(|| {
+        let Claimed { by, account, token } = self.claims.get(&(link, claim)).cloned().ok_or_else(|| {
             Violation::new(
                 Rule::CoresAgree,
                 format!("center granted claim {claim}, which was not asked"),
@@ -328,8 +342,10 @@ impl Book {
             format!("center granted fence {fence} after {}", self.last_fence)
         })?;
         self.last_fence = fence;
-        let is_fresh = self.tokens_granted.insert(token);
-        check(is_fresh, Rule::TokenOnce, || {
+        // A claim whose answer was lost with its link is asked again.
+        let asked = (by, claim);
+        let first = *self.tokens_granted.entry(token).or_insert(asked);
+        check(first == asked, Rule::TokenOnce, || {
             format!("a token of {account} was granted a second session, {session}")
         })?;
         Ok(account)

@@ -109,6 +109,7 @@ impl Shard {
             return self.refuse_uplink(at, why);
         }
         uplink.up = true;
+        uplink.boot = hello.boot;
         uplink.wants_address = hello.wants_address;
         self.actions.push_back(Action::Notice(Notice::UplinkUp {
             uplink: at,

@@ -62,6 +62,10 @@ pub struct Session {
     pub login_unix_ms: u64,
     /// For each configured group, in its order: where its messages go.
     pub bindings: Box<[Binding]>,
+    /// Instances (uplink and boot) that it was moved away from while they may
+    /// have lived, at most one boot an uplink. It never goes back to one: that
+    /// end of its stream would go on where the client's no longer can.
+    pub left: Vec<(u16, u64)>,
 }
 
 /// Where the messages of one group go.

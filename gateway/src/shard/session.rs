@@ -106,6 +106,7 @@ impl Shard {
             client_version: pending.client_version,
             login_unix_ms: now.unix_ms,
             bindings: vec![Binding::default(); self.config.groups.len()].into(),
+            left: Vec::new(),
         }));
         self.sessions.insert(session_id, id);
         self.counters.sessions.set(self.sessions.len() as u64);
@@ -119,7 +120,8 @@ impl Shard {
                 unix_ms: now.unix_ms,
             },
         );
-        self.bind_session(&mut connection);
+        // One that is new has left no instance, so it is not at its end.
+        let _ = self.bind_session(&mut connection);
         self.connections[id.index as usize] = Some(connection);
         self.list_for_send(id);
     }
@@ -163,11 +165,13 @@ impl Shard {
     }
 
     /// Opens the session at an instance of each group that has one, where it
-    /// is not open already. The instance it was bound to comes first.
-    pub(super) fn bind_session(&mut self, connection: &mut Connection) {
+    /// is not open already. The instance it was bound to comes first, then one
+    /// that it has not left. Where only such are there, the session is at its
+    /// end, and this says why.
+    pub(super) fn bind_session(&mut self, connection: &mut Connection) -> Option<CloseReason> {
         let peer = connection.peer;
         let Phase::Session(session) = &mut connection.phase else {
-            return;
+            return None;
         };
         for group in 0..session.bindings.len() {
             let binding = session.bindings[group];
@@ -181,12 +185,25 @@ impl Shard {
                 .uplink
                 .map(usize::from)
                 .filter(|&at| self.uplinks[at].up);
+            let left = &session.left;
             let chosen = kept.or_else(|| {
                 self.uplinks_of(group)
-                    .filter(|&at| self.uplinks[at].up)
+                    .filter(|&at| {
+                        let uplink = &self.uplinks[at];
+                        uplink.up && !left.contains(&(at as u16, uplink.boot))
+                    })
                     .max_by_key(|&at| rendezvous(session.id, at))
             });
-            let Some(at) = chosen else { continue };
+            let Some(at) = chosen else {
+                if self.uplinks_of(group).any(|at| self.uplinks[at].up) {
+                    return Some(CloseReason::LinkLost);
+                }
+                continue;
+            };
+            if let Some(old) = binding.uplink.filter(|&old| usize::from(old) != at) {
+                session.left.retain(|&(uplink, _)| uplink != old);
+                session.left.push((old, self.uplinks[usize::from(old)].boot));
+            }
             let uplink = &mut self.uplinks[at];
             session.bindings[group] = Binding {
                 uplink: Some(at as u16),
@@ -208,6 +225,7 @@ impl Shard {
                 uplink.stream(uplink::stream_of(session.id)),
             );
         }
+        None
     }
 
     /// The end of a session, or of a claim, for everybody who knows of it.

@@ -28,6 +28,8 @@ pub struct Uplink {
     /// Rises each time the uplink goes down: what was opened before is not
     /// open any more.
     pub epoch: u32,
+    /// Which start of the backend's process said hello last.
+    pub boot: u64,
     /// The backend wants to know the addresses of clients.
     pub wants_address: bool,
     /// Bytes appended in this turn, by stream.
@@ -50,6 +52,7 @@ impl Uplink {
             connected: false,
             up: false,
             epoch: 0,
+            boot: 0,
             wants_address: false,
             out: Default::default(),
             dirty: 0,

@@ -143,8 +143,9 @@ impl World {
         if let Some(to_backend::Message::Claim(claim)) = &decoded.message {
             // Under the token's own name, whatever a plant made of it.
             let token = claim.token_id.splitn(3, '-').take(2).collect::<Vec<_>>();
+            let by = (link.shard, self.shards[link.shard].boot);
             self.book
-                .note_claim(number, claim.claim, &claim.account, &token.join("-"));
+                .note_claim(number, by, claim.claim, &claim.account, &token.join("-"));
         }
         let result = match decoded.message {
             Some(to_backend::Message::Hello(hello)) if !link.is_greeted => {

@@ -260,6 +260,9 @@ impl World {
         let boot = (game, host.boot);
         for heard in heard {
             self.trace.event(self.now, "heard", &[game as u64], &[]);
+            if self.trace.loud {
+                eprintln!("{:>12} game {game} {heard:?}", self.now.0);
+            }
             self.book.note_heard(boot, heard)?;
         }
         for (LinkId(number), message) in sends {

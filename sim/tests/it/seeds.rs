@@ -1,0 +1,50 @@
+//! No seed breaks a rule, and a seed is a run.
+
+use std::ops::Range;
+
+/// Worlds that the tests run. They are spread over tests, so that they share
+/// the cores.
+const SEEDS: u64 = 300;
+
+fn pass(seeds: Range<u64>) {
+    for seed in seeds {
+        if let Err(violation) = sim::run(seed, None, false) {
+            panic!("seed {seed}: {violation}; `sim --seed {seed} --trace` tells the run");
+        }
+    }
+}
+
+#[test]
+fn the_first_half_of_the_seeds_breaks_no_rule() {
+    pass(0..SEEDS / 2);
+}
+
+#[test]
+fn the_second_half_of_the_seeds_breaks_no_rule() {
+    pass(SEEDS / 2..SEEDS);
+}
+
+#[test]
+fn equal_seeds_are_equal_runs_and_others_are_not() {
+    let mut digests = Vec::new();
+    for seed in [3, 11, 42, 77, 1_000_003, u64::MAX] {
+        let report = sim::run(seed, None, false).expect("no rule breaks");
+        assert_eq!(sim::run(seed, None, false), Ok(report));
+        digests.push(report.digest);
+    }
+    let count = digests.len();
+    digests.sort_unstable();
+    digests.dedup();
+    assert_eq!(digests.len(), count);
+}
+
+#[test]
+fn a_run_is_not_empty() {
+    // A world in which nobody gets in would break no rule of safety.
+    let reports: Vec<_> = (0..20)
+        .map(|seed| sim::run(seed, None, false).expect("no rule breaks"))
+        .collect();
+    assert!(reports.iter().all(|report| report.logins >= 2));
+    let messages: u64 = reports.iter().map(|report| report.messages).sum();
+    assert!(messages > 20 * 100, "{messages} messages in 20 runs");
+}

@@ -65,7 +65,13 @@ impl Uplinks {
     pub fn collect(&mut self, shard: &mut Shard) {
         shard.poll_uplink(|index, stream, bytes| {
             if let Some(link) = &mut self.uplinks[index].link {
-                link.buffer(stream_index(stream)).extend_from_slice(bytes);
+                let buffer = link.buffer(stream_index(stream));
+                if buffer.is_empty() {
+                    // No copy, and what a burst once needed is the link's to give back.
+                    std::mem::swap(buffer, bytes);
+                } else {
+                    buffer.extend_from_slice(bytes);
+                }
             }
             bytes.clear();
         });

@@ -71,6 +71,9 @@ pub struct StreamEnd {
     /// The backend's end has no memory of this session yet.
     fresh: bool,
     sync_wanted: bool,
+    /// The last number behind a gap, 0 if there is none: rising ones belong to
+    /// one gap and ask once, a lower one means that the resend has one too.
+    gap_number: u32,
     ack_wanted: bool,
     group: GroupId,
     incarnation: Incarnation,
@@ -110,6 +113,7 @@ impl StreamEnd {
             open: false,
             fresh: side == Side::Backend,
             sync_wanted: false,
+            gap_number: 0,
             ack_wanted: false,
             group,
             incarnation,
@@ -207,6 +211,7 @@ impl StreamEnd {
         self.handle_ack(ack);
         if number == self.next && number != u32::MAX {
             self.next += 1;
+            self.gap_number = 0;
             if self.unacknowledged == 0 {
                 self.unacknowledged_since = now;
             }
@@ -217,7 +222,10 @@ impl StreamEnd {
             self.ack_wanted = true;
             return Delivery::Repeated;
         }
-        self.sync_wanted = true;
+        if number <= self.gap_number || self.gap_number == 0 {
+            self.sync_wanted = true;
+        }
+        self.gap_number = number;
         if self.side == Side::Backend {
             self.open = false;
         }
@@ -303,6 +311,7 @@ impl StreamEnd {
             }
         }
         self.open = true;
+        self.gap_number = 0;
         self.cursor = 0;
         self.cursor_at = self.log_start;
         true

@@ -1,7 +1,7 @@
 //! From arguments to a plan that can run: everything that can be refused is
 //! refused here, before anything is connected.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 
@@ -141,13 +141,11 @@ impl Plan {
             return Err(Unable::argument("--fail-if", problem));
         }
         if let Some(path) = &args.json {
-            OpenOptions::new()
-                .append(true)
-                .create(true)
-                .open(path)
-                .map_err(|error| {
-                    Unable::argument("--json", format!("{}: {error}", path.display()))
-                })?;
+            // Emptied now: an older result must not pass for that of a run that
+            // then could not be made.
+            File::create(path).map_err(|error| {
+                Unable::argument("--json", format!("{}: {error}", path.display()))
+            })?;
         }
         Ok(Self {
             workers: divide(&whole, processes(args, engine)?),

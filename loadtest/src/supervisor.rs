@@ -6,6 +6,7 @@
 
 mod hosting;
 
+use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
@@ -53,11 +54,12 @@ pub fn run_hosted(args: &LoadtestArgs, hosting: Hosting) -> u8 {
     printer.finish();
     match result {
         Ok((report, wrong)) => {
-            print!("{}", report.summary(&wrong));
+            // A reader that has gone (`| head`) is no reason to fail.
+            let _ = std::io::stdout().write_all(report.summary(&wrong).as_bytes());
             if let Some(path) = &args.json
                 && let Err(problem) = write_json(path, &report)
             {
-                eprintln!("error: --json: {problem}");
+                let _ = writeln!(std::io::stderr(), "error: --json: {problem}");
                 return EXIT_UNABLE;
             }
             if wrong.is_empty() {
@@ -67,7 +69,7 @@ pub fn run_hosted(args: &LoadtestArgs, hosting: Hosting) -> u8 {
             }
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            let _ = writeln!(std::io::stderr(), "error: {error}");
             EXIT_UNABLE
         }
     }
@@ -285,7 +287,8 @@ impl Run {
     fn finish(&mut self) {
         self.workers.send(&ToWorker::Finish);
         self.phase = Phase::Finishing;
-        let end = Duration::from_millis(self.drain_ms + fleet::LOGOUT_MS);
+        let logout_ms = fleet::LOGOUT_MS + fleet::LOGOUT_MS_A_CLIENT * u64::from(self.clients);
+        let end = Duration::from_millis(self.drain_ms + logout_ms);
         self.deadline = Instant::now() + end + SLACK;
     }
 

@@ -16,4 +16,5 @@ pub mod game;
 pub mod journal;
 pub mod link;
 mod link_driver;
+pub mod map;
 pub mod stub;

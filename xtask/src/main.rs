@@ -1,10 +1,11 @@
 //! Tasks that people do by hand more than once: what is generated and checked
-//! in, and running a command as if io_uring were forbidden.
+//! in, running a command as if io_uring were forbidden, and comparing engines.
 //!
 //! Invariant: each generated file is a function of the sources alone, so that
 //! `--check` can tell whether it is current.
 
 mod artifact;
+mod bench_engines;
 mod control;
 mod reasons;
 mod vectors;
@@ -39,6 +40,9 @@ enum Task {
         #[arg(last = true, required = true, value_name = "CMD")]
         command: Vec<OsString>,
     },
+    /// Compare the CPU of a round trip through the gateway, on each engine, with
+    /// bare echo servers under the same load.
+    BenchEngines(bench_engines::BenchEngines),
     /// Say whether io_uring can be used here.
     #[command(hide = true)]
     ProbeIoUring,
@@ -67,6 +71,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Vectors(Check { check }) => ("vectors", check, vectors::artifacts()?),
         Task::Docs(Check { check }) => ("docs", check, reasons::artifacts()?),
         Task::WithoutIoUring { command } => return without_uring::run(&command),
+        Task::BenchEngines(args) => return bench_engines::run(&args),
         Task::ProbeIoUring => {
             println!("{}", without_uring::probe());
             return Ok(ExitCode::SUCCESS);

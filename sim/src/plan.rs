@@ -21,14 +21,20 @@ pub enum Fault {
     CutLink,
     /// An uplink's bytes are held up.
     StallLink,
+    /// A shard cannot reach a backend for a while.
+    Partition,
     /// A game instance dies and is started again.
     CrashGame,
     /// Center dies and is started again, within the lease or long after.
     CrashCenter,
     /// A gateway dies with all its shards and is started again.
     CrashGateway,
+    /// A gateway is told to end, and ends a little later.
+    DrainGateway,
     /// A shard's process is not scheduled for a while.
     PauseShard,
+    /// Center's or a game's process is not scheduled for a while.
+    PauseBackend,
     /// A write of center's journal fails.
     FailDisk,
     /// Somebody on the path replays, reorders or changes frames.
@@ -39,17 +45,20 @@ pub enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 16] = [
         Self::CutConnection,
         Self::StallConnection,
         Self::CrashClient,
         Self::StopReading,
         Self::CutLink,
         Self::StallLink,
+        Self::Partition,
         Self::CrashGame,
         Self::CrashCenter,
         Self::CrashGateway,
+        Self::DrainGateway,
         Self::PauseShard,
+        Self::PauseBackend,
         Self::FailDisk,
         Self::Tamper,
         Self::Stranger,
@@ -108,6 +117,8 @@ pub struct Plan {
     pub compress_bytes_min: usize,
     /// Messages in an outbox, at most.
     pub outbox_messages_max: usize,
+    /// Messages in an outbox of the stub, at most.
+    pub stub_outbox_messages_max: usize,
     /// Frames a second that a client may send.
     pub frames_per_second: u32,
     /// Bytes that wait for a client, at most.
@@ -176,8 +187,17 @@ impl Plan {
             },
             compress_bytes_min: if random.chance(500) { 64 } else { usize::MAX },
             outbox_messages_max: random.between(8, 64) as usize,
-            frames_per_second: if random.chance(200) { 40 } else { 1_000 },
-            send_queue_bytes_max: 65_536,
+            stub_outbox_messages_max: if random.chance(200) {
+                random.between(20, 40) as usize
+            } else {
+                1_024
+            },
+            frames_per_second: if random.chance(200) {
+                random.between(8, 40) as u32
+            } else {
+                1_000
+            },
+            send_queue_bytes_max: if random.chance(200) { 8_192 } else { 65_536 },
             uplink_queue_bytes_max: if random.chance(300) { 2_000 } else { 1 << 20 },
             faults,
             fault_pause_ms: random.between(150, 2_500),

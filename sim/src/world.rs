@@ -83,6 +83,12 @@ pub struct World {
     plant_chances: u64,
 }
 
+/// Whether a wake-up that fires now is one that its process waits for: one that
+/// was replaced by an earlier one is not, one that a pause has delayed is.
+fn is_due(wake_at: Option<Time>, now: Time) -> bool {
+    wake_at.is_some_and(|wake_at| wake_at <= now)
+}
+
 impl World {
     /// The world of a seed. `loud` tells each event on standard error.
     pub fn new(seed: u64, plant: Option<Plant>, loud: bool) -> Self {
@@ -231,6 +237,7 @@ impl World {
             Event::ShardTold { conn } => self.shard_told(conn)?,
             Event::ShardRead { conn } => self.shard_read(conn)?,
             Event::ShardWake { shard } => self.shard_wake(shard)?,
+            Event::GatewayStop { gateway } => self.gateway_stop(gateway),
             Event::GatewayStart { gateway } => self.gateway_start(gateway),
             Event::Dial {
                 shard,

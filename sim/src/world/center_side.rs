@@ -9,7 +9,7 @@ use prost::Message as _;
 use protocol::control::{ToBackend, to_backend, to_shard};
 use protocol::time::Time;
 
-use super::World;
+use super::{World, is_due};
 use super::event::Event;
 use super::tcp::Direction;
 use crate::clock::Clock;
@@ -31,6 +31,8 @@ pub struct CenterHost {
     wake_at: Option<Time>,
     /// The next write fails.
     pub fails_next: bool,
+    /// Not scheduled until then.
+    pub paused_until: Time,
 }
 
 impl CenterHost {
@@ -42,6 +44,7 @@ impl CenterHost {
             disk: Disk::default(),
             wake_at: None,
             fails_next: false,
+            paused_until: Time(0),
         }
     }
 
@@ -77,6 +80,7 @@ impl World {
         self.center.clock = Clock::start(self.now, &mut self.random);
         self.center.wake_at = None;
         self.center.fails_next = false;
+        self.center.paused_until = self.now;
         let now = self.center.clock.now(self.now);
         self.center.core = Some(Center::new(now, settings, recovered));
         self.center_turn()
@@ -93,7 +97,7 @@ impl World {
     }
 
     pub(super) fn center_wake(&mut self, boot: u32) -> Step {
-        if self.center.boot != boot || self.center.wake_at != Some(self.now) {
+        if self.center.boot != boot || !is_due(self.center.wake_at, self.now) {
             return Ok(());
         }
         self.center.wake_at = None;

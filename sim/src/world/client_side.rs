@@ -12,7 +12,7 @@ use protocol::stream::OutboxLimits;
 use protocol::time::Time;
 use protocol::token::{self, Claims};
 
-use super::World;
+use super::{World, is_due};
 use super::event::Event;
 use super::phases::Phase;
 use super::tcp::Direction;
@@ -37,7 +37,7 @@ pub const TOKEN_SECRET: [u8; 64] = [
 ];
 
 /// First and longest pause, ms, before a client comes back.
-const BACKOFF_MS: (u64, u64) = (100, 3_000);
+const BACKOFF_MS: (u64, u64) = (200, 6_000);
 
 /// Logins in a thousand that try a token a second time.
 const REUSE_PER_MILLE: u64 = 80;
@@ -162,7 +162,8 @@ impl World {
         let pace_us = self.pace_us();
         let life = self.clients[client].life;
         self.after_us(pace_us, Event::ClientAct { client, life });
-        Ok(())
+        // A gateway that is full or draining may have spoken first.
+        self.client_read(number)
     }
 
     fn token(&mut self, client: usize) -> String {
@@ -200,7 +201,8 @@ impl World {
                 return Ok(());
             };
             let host = &mut self.clients[client];
-            if host.conn != Some(number) || !host.is_reading || !conn.client_open {
+            let is_connected = host.conn == Some(number) && host.core.is_some();
+            if !is_connected || !host.is_reading || !conn.client_open {
                 return Ok(());
             }
             let ready = conn.down.ready();
@@ -399,7 +401,7 @@ impl World {
 
     pub(super) fn client_wake(&mut self, client: usize) -> Step {
         let host = &mut self.clients[client];
-        if host.wake_at != Some(self.now) {
+        if !is_due(host.wake_at, self.now) {
             return Ok(());
         }
         host.wake_at = None;

@@ -39,6 +39,8 @@ pub enum Event {
     ShardRead { conn: u64 },
     /// A shard's core wanted to be called.
     ShardWake { shard: usize },
+    /// A gateway's process ends.
+    GatewayStop { gateway: usize },
     /// A gateway's process starts.
     GatewayStart { gateway: usize },
     /// A shard dials a backend.
@@ -114,6 +116,7 @@ impl Event {
             Self::ShardTold { conn } => plain("shard told", &[*conn]),
             Self::ShardRead { conn } => plain("shard read", &[*conn]),
             Self::ShardWake { shard } => plain("shard wake", &[*shard as u64]),
+            Self::GatewayStop { gateway } => plain("gateway stop", &[*gateway as u64]),
             Self::GatewayStart { gateway } => plain("gateway start", &[*gateway as u64]),
             Self::Dial {
                 shard,

@@ -8,6 +8,7 @@ use protocol::time::Time;
 
 use super::World;
 use super::event::Event;
+use super::links::Target;
 use super::phases::Phase;
 use crate::plan::Fault;
 use crate::rule::Step;
@@ -32,7 +33,7 @@ impl World {
     }
 
     /// A moment so many ms ahead, or soon after healing if that is earlier.
-    fn within(&mut self, low_ms: u64, high_ms: u64) -> Time {
+    pub(super) fn within(&mut self, low_ms: u64, high_ms: u64) -> Time {
         let wanted = self.now + 1_000 * self.random.between(low_ms, high_ms);
         let healed = self.plan.heal_at + self.random.below(1_000 * HEALED_MS_MAX);
         wanted.min(healed)
@@ -77,18 +78,13 @@ impl World {
                 let until = self.within(500, 8_000);
                 self.push(until, Event::ReadAgain { client });
             }
-            Fault::CutLink => {
-                let silent = self.random.chance(500);
-                if let Some(number) = self.some_link() {
-                    let (shard, uplink) = (self.links[&number].shard, self.links[&number].uplink);
-                    self.cut_links(
-                        |link| link.shard == shard && link.uplink == uplink,
-                        silent,
-                    );
-                }
+            Fault::CutLink => self.cut_some_link(Time(0)),
+            Fault::Partition => {
+                let until = self.within(200, 9_000);
+                self.cut_some_link(until);
             }
             Fault::StallLink => {
-                let until = self.within(50, 3_000);
+                let until = self.within(50, 9_000);
                 if let Some(link) = self.some_link().and_then(|n| self.links.get_mut(&n)) {
                     link.stalled_until = until;
                 }
@@ -111,19 +107,26 @@ impl World {
             }
             Fault::CrashGateway => {
                 let gateway = self.random.index(self.plan.gateways);
-                for shard in 0..self.shards.len() {
-                    if self.shards[shard].gateway == gateway {
-                        self.shard_crash(shard);
-                    }
-                }
-                let at = self.within(50, 6_000);
-                self.push(at, Event::GatewayStart { gateway });
+                self.gateway_stop(gateway);
+            }
+            Fault::DrainGateway => {
+                let gateway = self.random.index(self.plan.gateways);
+                self.gateway_drain(gateway)?;
             }
             Fault::PauseShard => {
                 let shard = self.random.index(self.shards.len());
                 let lease_ms = u64::from(self.plan.lease_ms);
                 let until = self.within(50, 2 * lease_ms);
                 self.shards[shard].paused_until = until;
+            }
+            Fault::PauseBackend => {
+                let backend = self.random.index(1 + self.games.len());
+                let lease_ms = u64::from(self.plan.lease_ms);
+                let until = self.within(50, 2 * lease_ms);
+                match backend.checked_sub(1) {
+                    None => self.center.paused_until = until,
+                    Some(game) => self.games[game].paused_until = until,
+                }
             }
             Fault::FailDisk => self.center.fails_next = true,
             Fault::Tamper => {
@@ -145,6 +148,19 @@ impl World {
             Fault::Stranger => self.stranger(),
         }
         Ok(())
+    }
+
+    /// Cuts the links between a shard and a backend; no new one before `until`.
+    fn cut_some_link(&mut self, until: Time) {
+        let Some(link) = self.some_link().and_then(|number| self.links.get(&number)) else {
+            return;
+        };
+        let (shard, uplink) = (link.shard, link.uplink);
+        if let Some(dialer) = self.shards[shard].dialers.get_mut(uplink) {
+            dialer.blocked_until = until;
+        }
+        let silent = self.random.chance(500);
+        self.cut_links(|link| link.shard == shard && link.uplink == uplink, silent);
     }
 
     fn cut_connection(&mut self) {
@@ -186,6 +202,27 @@ impl World {
     /// Until when the process that an event is for is not scheduled.
     pub(super) fn paused_until(&self, event: &Event) -> Option<Time> {
         use super::tcp::Direction;
+        let backend = match event {
+            Event::CenterWake { .. } | Event::CenterDisk { .. } => Some(Target::Center),
+            Event::GameWake { game } | Event::GameAct { game, .. } => Some(Target::Game(*game)),
+            Event::LinkTargetTold { link }
+            | Event::Chunk {
+                link,
+                direction: Direction::Up,
+                ..
+            } => self.links.get(link).map(|link| link.target),
+            _ => None,
+        };
+        match backend {
+            Some(Target::Center) => {
+                return self.center.core.as_ref().map(|_| self.center.paused_until);
+            }
+            Some(Target::Game(game)) => {
+                let host = &self.games[game];
+                return host.core.as_ref().map(|_| host.paused_until);
+            }
+            None => {}
+        }
         let of_conn = |conn: &u64| self.conns.get(conn).map(|conn| conn.shard);
         let of_link = |link: &u64| self.links.get(link).map(|link| link.shard);
         let shard = match event {

@@ -14,7 +14,7 @@ use protocol::stream::OutboxLimits;
 use protocol::time::Time;
 use protocol::uplink::{self, Record};
 
-use super::World;
+use super::{World, is_due};
 use super::client_side::GROUP;
 use super::event::Event;
 use super::links::Target;
@@ -41,6 +41,8 @@ pub struct GameHost {
     pub boot: u32,
     clock: Clock,
     wake_at: Option<Time>,
+    /// Not scheduled until then.
+    pub paused_until: Time,
 }
 
 impl GameHost {
@@ -50,6 +52,7 @@ impl GameHost {
             boot: 0,
             clock: Clock::start(Time(0), random),
             wake_at: None,
+            paused_until: Time(0),
         }
     }
 }
@@ -93,7 +96,7 @@ impl World {
             wants_address: self.random.chance(500),
             sessions_max: 1_000,
             outbox: OutboxLimits {
-                messages_max: 4 * self.plan.outbox_messages_max,
+                messages_max: self.plan.stub_outbox_messages_max,
                 ..OutboxLimits::default()
             },
             link_grace_ms: self.plan.link_grace_ms,
@@ -105,6 +108,7 @@ impl World {
         host.boot += 1;
         host.clock = clock;
         host.wake_at = None;
+        host.paused_until = self.now;
         host.core = Some(Stub::new(settings, logic));
         let boot = host.boot;
         self.after_us(500_000, Event::GameAct { game, boot });
@@ -123,7 +127,7 @@ impl World {
 
     pub(super) fn game_wake(&mut self, game: usize) -> Step {
         let host = &mut self.games[game];
-        if host.wake_at != Some(self.now) {
+        if !is_due(host.wake_at, self.now) {
             return Ok(());
         }
         host.wake_at = None;

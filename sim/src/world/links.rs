@@ -68,14 +68,19 @@ pub struct Link {
 }
 
 impl World {
+    /// Which start of a target answers now.
     fn target_boot(&self, target: Target) -> Option<u32> {
-        match target {
-            Target::Center => self.center.is_ready().then_some(self.center.boot),
+        let (is_up, paused_until, boot) = match target {
+            Target::Center => {
+                let host = &self.center;
+                (host.is_ready(), host.paused_until, host.boot)
+            }
             Target::Game(game) => {
                 let host = &self.games[game];
-                host.core.is_some().then_some(host.boot)
+                (host.core.is_some(), host.paused_until, host.boot)
             }
-        }
+        };
+        (is_up && paused_until <= self.now).then_some(boot)
     }
 
     pub(super) fn dial(&mut self, shard: usize, uplink: usize, boot: u32) {
@@ -87,7 +92,9 @@ impl World {
             None => Target::Center,
             Some(game) => Target::Game(game),
         };
-        let Some(target_boot) = self.target_boot(target) else {
+        let blocked_until = host.dialers[uplink].blocked_until;
+        let answers = self.target_boot(target).filter(|_| blocked_until <= self.now);
+        let Some(target_boot) = answers else {
             self.dial_later(shard, uplink);
             return;
         };

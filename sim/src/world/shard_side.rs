@@ -18,7 +18,7 @@ use protocol::time::Time;
 use protocol::token::Verifier;
 use protocol::uplink::{self, Record};
 
-use super::World;
+use super::{World, is_due};
 use super::client_side::{AUDIENCE, GROUP, TOKEN_SECRET};
 use super::event::Event;
 use super::tcp::Direction;
@@ -44,6 +44,8 @@ pub struct Dialer {
     pub link: Option<u64>,
     /// The next pause.
     pub backoff_ms: u64,
+    /// Nothing gets there until then.
+    pub blocked_until: Time,
 }
 
 /// One shard's process.
@@ -236,6 +238,33 @@ impl World {
         }
     }
 
+    /// A gateway's process ends, drained or not.
+    pub(super) fn gateway_stop(&mut self, gateway: usize) {
+        for shard in 0..self.shards.len() {
+            if self.shards[shard].gateway == gateway {
+                self.shard_crash(shard);
+            }
+        }
+        let at = self.within(50, 6_000);
+        self.push(at, Event::GatewayStart { gateway });
+    }
+
+    /// A gateway is told to end.
+    pub(super) fn gateway_drain(&mut self, gateway: usize) -> Step {
+        for shard in 0..self.shards.len() {
+            let host = &mut self.shards[shard];
+            if host.gateway == gateway
+                && let Some(core) = &mut host.core
+            {
+                core.handle_drain();
+                self.shard_turn(shard)?;
+            }
+        }
+        let at = self.within(1_000, 3_000);
+        self.push(at, Event::GatewayStop { gateway });
+        Ok(())
+    }
+
     /// A shard's process dies. Who was connected hears of it, or not.
     pub(super) fn shard_crash(&mut self, shard: usize) {
         let host = &mut self.shards[shard];
@@ -424,7 +453,7 @@ impl World {
     }
 
     pub(super) fn shard_wake(&mut self, shard: usize) -> Step {
-        if self.shards[shard].wake_at != Some(self.now) {
+        if !is_due(self.shards[shard].wake_at, self.now) {
             return Ok(());
         }
         self.shards[shard].wake_at = None;

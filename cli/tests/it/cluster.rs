@@ -15,6 +15,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -67,6 +68,19 @@ pub fn random32() -> [u8; 32] {
 /// What a test changes of a role's configuration: `section.key=value`.
 pub type Settings = &'static [&'static str];
 
+/// Clusters share the machine, but for those that are judged by the clock.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+/// The right to use the machine.
+enum Turn {
+    Shared {
+        _guard: RwLockReadGuard<'static, ()>,
+    },
+    Alone {
+        _guard: RwLockWriteGuard<'static, ()>,
+    },
+}
+
 /// Three processes and what they know of each other.
 pub struct Cluster {
     /// Center's process.
@@ -77,22 +91,32 @@ pub struct Cluster {
     pub gateway: Process,
     /// What clients pin.
     pub gateway_key: [u8; 32],
-    /// The public key of the gateway's identity, as text.
-    pub gateway_identity: String,
     /// The public key of the game's identity, as text.
     pub game_identity: String,
-    /// The public key of center's identity, as text.
-    pub center_identity: String,
+    center_identity: String,
     token_public: String,
     token_secret: [u8; 64],
     ip: Ipv4Addr,
     directory: TempDir,
+    /// Dropped last: the next one may begin when all processes have ended.
+    _turn: Turn,
 }
 
 impl Cluster {
     /// Starts all three with these settings and waits until clients can log in.
     pub fn start(gateway: Settings, center: Settings, game: Settings) -> Self {
-        let mut cluster = Self::prepare(gateway, center, game);
+        let guard = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+        Self::start_in(Turn::Shared { _guard: guard }, gateway, center, game)
+    }
+
+    /// The same while no other cluster runs: for tests that measure time.
+    pub fn start_alone(gateway: Settings) -> Self {
+        let guard = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
+        Self::start_in(Turn::Alone { _guard: guard }, gateway, &[], &[])
+    }
+
+    fn start_in(turn: Turn, gateway: Settings, center: Settings, game: Settings) -> Self {
+        let mut cluster = Self::prepare(turn, gateway, center, game);
         cluster.center.start();
         cluster.game.start();
         cluster.gateway.start();
@@ -101,7 +125,7 @@ impl Cluster {
     }
 
     /// Makes keys and configuration files, and starts nothing.
-    pub fn prepare(gateway: Settings, center: Settings, game: Settings) -> Self {
+    fn prepare(turn: Turn, gateway: Settings, center: Settings, game: Settings) -> Self {
         static CLUSTERS: AtomicU32 = AtomicU32::new(1);
         let count = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let [_, _, high, low] = std::process::id().to_be_bytes();
@@ -164,13 +188,13 @@ impl Cluster {
             game,
             gateway,
             gateway_key: decode(&gateway_key),
-            gateway_identity,
             game_identity,
             center_identity,
             token_public,
             token_secret,
             ip,
             directory,
+            _turn: turn,
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use protocol::body::{Lane, MessageKind};
+use protocol::body::MessageKind;
 use protocol::cipher::RekeyPolicy;
 use protocol::client::{Client, ClientConfig, Closed, Event, Shared};
 use protocol::ids::{MessageId, SessionId};
@@ -20,7 +20,7 @@ use protocol::time::Time;
 use super::{Cluster, GROUP, PATIENCE, random32};
 
 /// How long one look at the socket may block.
-const LOOK: Duration = Duration::from_millis(2);
+const LOOK: Duration = Duration::from_millis(1);
 
 /// Time between two requests of an honest neighbour: 100 a second, well within
 /// the default limits.
@@ -108,22 +108,6 @@ impl Player {
         self.asked = id.expect("room in the outbox");
         self.transmit();
         self.asked
-    }
-
-    /// Sends a message that may be lost.
-    pub fn send_unreliable(&mut self, payload: &[u8]) {
-        let now = self.now();
-        self.client
-            .send(
-                now,
-                Lane::Unreliable,
-                GROUP,
-                MessageId(8),
-                payload,
-                &mut self.shared,
-            )
-            .expect("the group is up");
-        self.transmit();
     }
 
     /// Messages that the backend has not acknowledged.
@@ -237,6 +221,11 @@ pub struct Honest {
 impl Honest {
     /// Logs in and begins.
     pub fn start(cluster: &Cluster) -> Self {
+        Self::with_pause(cluster, HONEST_PAUSE)
+    }
+
+    /// The same with another time between two requests.
+    pub fn with_pause(cluster: &Cluster, pause: Duration) -> Self {
         let mut player = Player::login(cluster, "honest");
         player.round_trip(b"first");
         let stop = Arc::new(AtomicBool::new(false));
@@ -251,7 +240,7 @@ impl Honest {
                 let took = player.round_trip(&payload);
                 shared.lock().expect("no panic there").push(took);
                 next += 1;
-                while began.elapsed() < HONEST_PAUSE {
+                while began.elapsed() < pause {
                     player.pump();
                 }
             }

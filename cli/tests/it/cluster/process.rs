@@ -52,6 +52,10 @@ impl Process {
         command
             .current_dir(&self.directory)
             .args([self.role, "--config", &format!("{}.toml", self.name)])
+            // The allocator keeps freed pages for a second and takes memory in huge
+            // ones; what is judged here is what the roles hold.
+            .env("MIMALLOC_PURGE_DELAY", "0")
+            .env("MIMALLOC_ALLOW_THP", "0")
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a descriptor"))
             .stderr(log);

@@ -113,19 +113,21 @@ impl Book {
     }
 
     /// A client received a message.
-    pub fn note_received(
-        &mut self,
-        number: u32,
-        header: &MessageHeader,
-        payload: &[u8],
-    ) -> Step {
+    pub fn note_received(&mut self, number: u32, header: &MessageHeader, payload: &[u8]) -> Step {
         let garbled = || Violation::new(Rule::RepliesMatch, "a client received changed content");
         let (from, payload) = FromGame::decode(payload).ok_or_else(garbled)?;
         let life = self.lives.get(&from.life).ok_or_else(garbled)?;
         let (boot, attempt) = (life.boot, &mut self.attempts[number as usize]);
-        check(attempt.session == Some(life.session), Rule::RepliesMatch, || {
-            format!("attempt {number} received a message of session {}", life.session)
-        })?;
+        check(
+            attempt.session == Some(life.session),
+            Rule::RepliesMatch,
+            || {
+                format!(
+                    "attempt {number} received a message of session {}",
+                    life.session
+                )
+            },
+        )?;
         match header.lane {
             Lane::Reliable => {
                 let next = attempt.received.entry(from.life).or_default();
@@ -145,9 +147,11 @@ impl Book {
                 })?;
                 if header.lane == Lane::Sequenced {
                     let last = attempt.got_sequenced.insert(from.life, from.counter);
-                    check(last < Some(from.counter), Rule::UnreliableAtMostOnce, || {
-                        format!("attempt {number} received a sequenced message late")
-                    })?;
+                    check(
+                        last < Some(from.counter),
+                        Rule::UnreliableAtMostOnce,
+                        || format!("attempt {number} received a sequenced message late"),
+                    )?;
                 }
             }
         }
@@ -256,7 +260,12 @@ impl Book {
         check(
             attempt.session == Some(session) && sent.lane == message::lane_number(lane),
             Rule::RepliesMatch,
-            || format!("session {session} sent what attempt {} had sent", sent.attempt),
+            || {
+                format!(
+                    "session {session} sent what attempt {} had sent",
+                    sent.attempt
+                )
+            },
         )?;
         check(
             sent.index < attempt.pushed[usize::from(sent.lane)],
@@ -277,12 +286,16 @@ impl Book {
             return Ok(());
         }
         let index = sent.index as usize;
-        check(index <= attempt.processed.len(), Rule::ReliableExactlyOnce, || {
-            format!(
-                "session {session}: number {index} was processed, the one before was not; {} were",
-                attempt.processed.len()
-            )
-        })?;
+        check(
+            index <= attempt.processed.len(),
+            Rule::ReliableExactlyOnce,
+            || {
+                format!(
+                    "session {session}: number {index} was processed, the one before was not; {} were",
+                    attempt.processed.len()
+                )
+            },
+        )?;
         let next = attempt.next_in_life.get(&life).copied().unwrap_or(0);
         check(sent.index >= next, Rule::ReliableExactlyOnce, || {
             format!("session {session}: number {index} was processed again by stay {life}")
@@ -328,12 +341,13 @@ impl Book {
         session: u64,
         fence: u64,
     ) -> Result<String, Violation> {
-        let Claimed { by, account, token } = self.claims.get(&(link, claim)).cloned().ok_or_else(|| {
-            Violation::new(
-                Rule::CoresAgree,
-                format!("center granted claim {claim}, which was not asked"),
-            )
-        })?;
+        let Claimed { by, account, token } =
+            self.claims.get(&(link, claim)).cloned().ok_or_else(|| {
+                Violation::new(
+                    Rule::CoresAgree,
+                    format!("center granted claim {claim}, which was not asked"),
+                )
+            })?;
         let is_new = self.sessions_granted.insert(session);
         check(is_new, Rule::IdsNeverRepeat, || {
             format!("center granted session {session} again")

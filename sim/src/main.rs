@@ -64,11 +64,20 @@ fn main() -> ExitCode {
     };
     if arguments.plant.as_deref() == Some("list") {
         for plant in Plant::ALL {
-            println!("{:<22} breaks {}: {}", plant.name(), plant.rule(), plant.about().trim());
+            println!(
+                "{:<22} breaks {}: {}",
+                plant.name(),
+                plant.rule(),
+                plant.about().trim()
+            );
         }
         return ExitCode::SUCCESS;
     }
-    let plant = match arguments.plant.as_deref().map(|name| (name, Plant::by_name(name))) {
+    let plant = match arguments
+        .plant
+        .as_deref()
+        .map(|name| (name, Plant::by_name(name)))
+    {
         None => None,
         Some((_, Some(plant))) => Some(plant),
         Some((name, None)) => {

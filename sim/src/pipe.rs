@@ -8,7 +8,8 @@
 use std::collections::BTreeMap;
 
 /// Bytes on the wire and not read, at most: the sum of both socket buffers.
-const WINDOW_BYTES: u64 = 65_536;
+/// Small, so that who does not read is noticed.
+const WINDOW_BYTES: u64 = 32_768;
 
 /// A piece of the stream on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -177,7 +177,12 @@ impl Plan {
             pace_ms: random.between(100, 400) * (clients as u64).max(4) / 4,
             payload_bytes_max: if random.chance(150) { 12_000 } else { 300 },
             lease_ms,
-            idle_timeout_ms: random.between(3_000, 8_000) as u32,
+            idle_timeout_ms: if random.chance(120) {
+                // Beyond the age at which a frame is old.
+                random.between(18_000, 25_000) as u32
+            } else {
+                random.between(3_000, 8_000) as u32
+            },
             login_timeout_ms: random.between(3_000, 6_000) as u32,
             link_grace_ms: random.between(2_000, 12_000),
             rekey_frames: if random.chance(500) {

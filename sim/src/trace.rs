@@ -51,11 +51,7 @@ impl Trace {
         }
         self.hash = fnv(self.hash, bytes);
         if self.loud {
-            eprintln!(
-                "{:>12} {kind} {numbers:?} {} bytes",
-                at.0,
-                bytes.len()
-            );
+            eprintln!("{:>12} {kind} {numbers:?} {} bytes", at.0, bytes.len());
         }
     }
 

@@ -109,7 +109,9 @@ impl Delivered {
     pub fn local_frames(&mut self, bytes: &[u8], processed: usize) -> u64 {
         let mut local = 0;
         for frame in self.cutter.cut(bytes).iter().take(processed) {
-            let is_handshake = frame.get(3).is_some_and(|flags| flags & FLAG_HANDSHAKE != 0);
+            let is_handshake = frame
+                .get(3)
+                .is_some_and(|flags| flags & FLAG_HANDSHAKE != 0);
             if is_handshake {
                 continue;
             }
@@ -155,7 +157,9 @@ impl Attacker {
         let mut out = Vec::new();
         let mut tampered = None;
         for mut frame in self.cutter.cut(bytes) {
-            let is_sealed = frame.get(3).is_some_and(|flags| flags & FLAG_HANDSHAKE == 0);
+            let is_sealed = frame
+                .get(3)
+                .is_some_and(|flags| flags & FLAG_HANDSHAKE == 0);
             if let Some(held) = self.held.take() {
                 out.extend_from_slice(&frame);
                 tampered.get_or_insert(out.len());

@@ -104,7 +104,9 @@ impl World {
         let shards = (0..plan.gateways * plan.shards)
             .map(|index| ShardHost::new(index, &plan, &mut random))
             .collect();
-        let games = (0..plan.games).map(|_| GameHost::new(&mut random)).collect();
+        let games = (0..plan.games)
+            .map(|_| GameHost::new(&mut random))
+            .collect();
         Self {
             center: CenterHost::new(&mut random),
             book: Book::default(),

@@ -42,5 +42,8 @@ fn a_reader_that_stops_closes_the_window() {
     assert_eq!(sent as u64, WINDOW_BYTES);
     assert!(!pipe.is_flushed());
     pipe.take(10);
-    assert_eq!(pipe.segment(1_000).map(|segment| segment.bytes.len()), Some(10));
+    assert_eq!(
+        pipe.segment(1_000).map(|segment| segment.bytes.len()),
+        Some(10)
+    );
 }

@@ -9,9 +9,9 @@ use prost::Message as _;
 use protocol::control::{ToBackend, to_backend, to_shard};
 use protocol::time::Time;
 
-use super::{World, is_due};
 use super::event::Event;
 use super::tcp::Direction;
+use super::{World, is_due};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::plant::Plant;
@@ -61,10 +61,16 @@ impl World {
         }
         let salt = self.random.bits() as u32;
         let records = self.center.disk.open(salt).map_err(|error| {
-            Violation::new(Rule::IdsNeverRepeat, format!("the journal is lost: {error}"))
+            Violation::new(
+                Rule::IdsNeverRepeat,
+                format!("the journal is lost: {error}"),
+            )
         })?;
         let mut recovered = Recovered::replay(&records).map_err(|error| {
-            Violation::new(Rule::IdsNeverRepeat, format!("the journal is lost: {error}"))
+            Violation::new(
+                Rule::IdsNeverRepeat,
+                format!("the journal is lost: {error}"),
+            )
         })?;
         if self.plant == Some(Plant::ForgetFenceJournal) {
             recovered.sessions_below = 1;
@@ -185,7 +191,9 @@ impl World {
             for (LinkId(number), message) in sends {
                 if let Some(to_shard::Message::ClaimGranted(granted)) = &message.message {
                     let (session, fence) = (granted.session, granted.fence);
-                    let account = self.book.note_grant(number, granted.claim, session, fence)?;
+                    let account = self
+                        .book
+                        .note_grant(number, granted.claim, session, fence)?;
                     self.check_one_live_session(Some(&account))?;
                 }
                 let bytes = message.encode_to_vec();

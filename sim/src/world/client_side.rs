@@ -12,10 +12,10 @@ use protocol::stream::OutboxLimits;
 use protocol::time::Time;
 use protocol::token::{self, Claims};
 
-use super::{World, is_due};
 use super::event::Event;
 use super::phases::Phase;
 use super::tcp::Direction;
+use super::{World, is_due};
 use crate::clock::{Clock, UNIX_START_MS};
 use crate::message::{self, Sent};
 use crate::plan::Plan;
@@ -41,6 +41,9 @@ const BACKOFF_MS: (u64, u64) = (200, 6_000);
 
 /// Logins in a thousand that try a token a second time.
 const REUSE_PER_MILLE: u64 = 80;
+
+/// Messages that an application sends at once now and then, at most.
+const BURST_MAX: u64 = 100;
 
 /// One client process.
 #[derive(Debug)]
@@ -433,6 +436,11 @@ impl World {
             3 => return self.client_disconnected(client),
             4..80 => {
                 for _ in 0..self.random.between(1, 3) {
+                    self.client_sends(client, now);
+                }
+            }
+            80..83 => {
+                for _ in 0..self.random.below(BURST_MAX) {
                     self.client_sends(client, now);
                 }
             }

@@ -103,12 +103,7 @@ impl Event {
             } => trace.event(
                 at,
                 "segment",
-                &[
-                    *conn,
-                    *direction as u64,
-                    segment.at,
-                    segment.fin.into(),
-                ],
+                &[*conn, *direction as u64, segment.at, segment.fin.into()],
                 &segment.bytes,
             ),
             Self::Sent { conn } => plain("sent", &[*conn]),

@@ -14,12 +14,12 @@ use protocol::stream::OutboxLimits;
 use protocol::time::Time;
 use protocol::uplink::{self, Record};
 
-use super::{World, is_due};
 use super::client_side::GROUP;
 use super::event::Event;
 use super::links::Target;
 use super::phases::Phase;
 use super::tcp::Direction;
+use super::{World, is_due};
 use crate::clock::Clock;
 use crate::game::EchoGame;
 use crate::message::{self, Sent};
@@ -31,6 +31,9 @@ const LIVES_PER_PROCESS: u32 = 100_000;
 
 /// Mean pause, ms, between two things that a game does of its own accord.
 const PACE_MS: u64 = 400;
+
+/// Messages that a game sends a player at once now and then, at most.
+const BURST_MAX: u64 = 60;
 
 /// One game process.
 #[derive(Debug)]
@@ -148,6 +151,12 @@ impl World {
         let now = self.games[game].clock.now(self.now);
         let may_send = self.phase < Phase::Quiet;
         let may_kick = may_send && self.random.chance(20);
+        let pushes = match self.random.below(20) {
+            _ if !may_send => 0,
+            0 => self.random.below(BURST_MAX),
+            _ => 1,
+        };
+        let payload_bytes = self.random.below(self.plan.payload_bytes_max) as usize;
         let (pick, lane) = (self.random.bits(), self.random.below(3));
         let lane = [Lane::Reliable, Lane::Unreliable, Lane::Sequenced][lane as usize];
         if let Some(core) = &mut self.games[game].core {
@@ -155,14 +164,14 @@ impl World {
             core.call(now, |logic, context| {
                 logic.answer_later(context);
                 if let Some(session) = sessions.get(pick as usize % sessions.len().max(1)) {
-                    if may_send {
-                        let sent = Sent {
-                            attempt: u32::MAX,
-                            lane: message::lane_number(lane),
-                            is_request: false,
-                            index: 0,
-                        };
-                        let payload = message::encode(&sent, 40);
+                    let sent = Sent {
+                        attempt: u32::MAX,
+                        lane: message::lane_number(lane),
+                        is_request: false,
+                        index: 0,
+                    };
+                    let payload = message::encode(&sent, payload_bytes);
+                    for _ in 0..pushes {
                         logic.push(context, *session, lane, &payload);
                     }
                     if may_kick {

@@ -93,7 +93,9 @@ impl World {
             Some(game) => Target::Game(game),
         };
         let blocked_until = host.dialers[uplink].blocked_until;
-        let answers = self.target_boot(target).filter(|_| blocked_until <= self.now);
+        let answers = self
+            .target_boot(target)
+            .filter(|_| blocked_until <= self.now);
         let Some(target_boot) = answers else {
             self.dial_later(shard, uplink);
             return;

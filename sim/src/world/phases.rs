@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use gateway::shard::Shard;
+use protocol::reason::{CloseReason, DropReason};
 use protocol::time::Time;
 
 use super::World;
@@ -30,6 +31,12 @@ pub enum Phase {
 
 /// Time between healing and quiet, ms.
 const HEALED_MS: u64 = 3_000;
+
+fn tell(role: &str, index: usize, what: &str, label: &str, count: u64) {
+    if count > 0 {
+        eprintln!("{role} {index} {what} {label} {count}");
+    }
+}
 
 /// Pause between two looks, ms.
 const LOOK_MS: u64 = 500;
@@ -63,7 +70,8 @@ impl World {
             + 2 * u64::from(plan.idle_timeout_ms)
             + u64::from(plan.login_timeout_ms)
             + plan.link_grace_ms;
-        plan.heal_at.after_ms(HEALED_MS + deadlines_ms + RECOVERY_MS)
+        plan.heal_at
+            .after_ms(HEALED_MS + deadlines_ms + RECOVERY_MS)
     }
 
     pub(super) fn look(&mut self) -> Step {
@@ -81,6 +89,7 @@ impl World {
             }
             (None, _) => {
                 self.check_links()?;
+                self.tell_counters();
                 self.phase = Phase::Over;
                 return Ok(());
             }
@@ -134,6 +143,45 @@ impl World {
         None
     }
 
+    /// For somebody who looks at a seed: what the processes that live counted.
+    pub(super) fn tell_counters(&self) {
+        if !self.trace.loud {
+            return;
+        }
+        for (shard, host) in self.shards.iter().enumerate() {
+            let Some(core) = &host.core else { continue };
+            for &reason in CloseReason::ALL {
+                tell(
+                    "shard",
+                    shard,
+                    "closes",
+                    reason.label(),
+                    core.counters().closes(reason),
+                );
+            }
+            for &reason in DropReason::ALL {
+                tell(
+                    "shard",
+                    shard,
+                    "drops",
+                    reason.label(),
+                    core.counters().drops(reason),
+                );
+            }
+        }
+        for (game, host) in self.games.iter().enumerate() {
+            let Some(core) = &host.core else { continue };
+            let counts = core.counts();
+            for (reason, count) in CloseReason::ALL.iter().zip(counts.kicks) {
+                tell("game", game, "kicks", reason.label(), count);
+            }
+            for (reason, count) in DropReason::ALL.iter().zip(counts.drops) {
+                tell("game", game, "drops", reason.label(), count);
+            }
+        }
+        eprintln!("{:#?}", self.center.core.as_ref().map(|core| core.counts()));
+    }
+
     /// What is still there after everybody has left.
     fn left_over(&self) -> Option<Violation> {
         let left = |what: &str, count: usize| {
@@ -148,17 +196,20 @@ impl World {
                 .map(|core| count(&core.counts()) as usize)
                 .sum()
         };
-        left("connections of shards", cores().map(Shard::connections).sum())
-            .or_else(|| left("sessions of shards", cores().map(Shard::sessions).sum()))
-            .or_else(|| {
-                let sessions = counts.map_or(0, |counts| counts.sessions);
-                left("sessions at center", sessions as usize)
-            })
-            .or_else(|| {
-                let waiting = counts.map_or(0, |counts| counts.claims_waiting);
-                left("claims at center", waiting as usize)
-            })
-            .or_else(|| left("sessions of games", of_games(|counts| counts.sessions)))
-            .or_else(|| left("detached sessions", of_games(|counts| counts.detached)))
+        left(
+            "connections of shards",
+            cores().map(Shard::connections).sum(),
+        )
+        .or_else(|| left("sessions of shards", cores().map(Shard::sessions).sum()))
+        .or_else(|| {
+            let sessions = counts.map_or(0, |counts| counts.sessions);
+            left("sessions at center", sessions as usize)
+        })
+        .or_else(|| {
+            let waiting = counts.map_or(0, |counts| counts.claims_waiting);
+            left("claims at center", waiting as usize)
+        })
+        .or_else(|| left("sessions of games", of_games(|counts| counts.sessions)))
+        .or_else(|| left("detached sessions", of_games(|counts| counts.detached)))
     }
 }

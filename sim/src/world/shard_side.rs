@@ -18,10 +18,10 @@ use protocol::time::Time;
 use protocol::token::Verifier;
 use protocol::uplink::{self, Record};
 
-use super::{World, is_due};
 use super::client_side::{AUDIENCE, GROUP, TOKEN_SECRET};
 use super::event::Event;
 use super::tcp::Direction;
+use super::{World, is_due};
 use crate::clock::Clock;
 use crate::plan::Plan;
 use crate::plant::Plant;
@@ -310,7 +310,11 @@ impl World {
             core.handle_accepted(host.clock.now(self.now), id, Some(peer));
         }
         self.after_us(after_us, Event::Established { conn: number });
-        if self.conns.get(&number).is_some_and(|conn| !conn.client_open) {
+        if self
+            .conns
+            .get(&number)
+            .is_some_and(|conn| !conn.client_open)
+        {
             // The client went away meanwhile.
             self.pump(number, Direction::Up);
         }

@@ -73,7 +73,12 @@ pub struct Conn {
 
 impl World {
     /// Somebody opens a connection to a shard.
-    pub(super) fn open_conn(&mut self, client: Option<usize>, shard: usize, script: Vec<u8>) -> u64 {
+    pub(super) fn open_conn(
+        &mut self,
+        client: Option<usize>,
+        shard: usize,
+        script: Vec<u8>,
+    ) -> u64 {
         let conn = self.next_conn;
         self.next_conn += 1;
         self.conns.insert(
@@ -137,8 +142,7 @@ impl World {
             }
             let mut delay_us = self.network_us();
             let mut retransmit_us = RETRANSMIT_US;
-            while retransmit_us < 16 * RETRANSMIT_US && self.random.chance(network.loss_per_mille)
-            {
+            while retransmit_us < 16 * RETRANSMIT_US && self.random.chance(network.loss_per_mille) {
                 delay_us += retransmit_us;
                 retransmit_us *= 2;
             }

@@ -62,14 +62,20 @@ fn a_broken_rule_is_told_with_its_seed_and_ends_with_1() {
     assert_eq!(code, Some(1));
     assert!(out.starts_with("seed 5\n"), "{out}");
     for text in [out, err] {
-        assert!(text.contains("seed 5") && text.contains("no-panic"), "{text}");
+        assert!(
+            text.contains("seed 5") && text.contains("no-panic"),
+            "{text}"
+        );
     }
 }
 
 #[test]
 fn what_cannot_be_run_ends_with_2_and_says_why() {
     for (arguments, word) in [
-        (&["--plant", "no-such-thing", "--seed", "1"][..], "--plant list"),
+        (
+            &["--plant", "no-such-thing", "--seed", "1"][..],
+            "--plant list",
+        ),
         (&[], "--seeds"),
         (&["--seeds", "5..5"], "A..B"),
         (&["--seeds", "many"], "A..B"),
@@ -85,5 +91,8 @@ fn what_cannot_be_run_ends_with_2_and_says_why() {
 fn help_is_no_failure_and_has_examples() {
     let (code, out, _) = sim(&["--help"]);
     assert_eq!(code, Some(0));
-    assert!(out.contains("Examples:") && out.contains("sim --seed 42"), "{out}");
+    assert!(
+        out.contains("Examples:") && out.contains("sim --seed 42"),
+        "{out}"
+    );
 }

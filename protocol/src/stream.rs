@@ -86,6 +86,8 @@ pub struct StreamEnd {
     /// Received since the last acknowledgement that was sent.
     unacknowledged: u32,
     unacknowledged_since: Time,
+    /// The highest acknowledgement that was sent.
+    ack_sent: u32,
     sequenced_sent: u32,
     sequenced_seen: u32,
     /// Encoded messages, one behind the other, from `log_start`.
@@ -122,6 +124,7 @@ impl StreamEnd {
             next: 1,
             unacknowledged: 0,
             unacknowledged_since: Time(0),
+            ack_sent: 0,
             sequenced_sent: 0,
             sequenced_seen: 0,
             log: Vec::new(),
@@ -180,7 +183,7 @@ impl StreamEnd {
         }
         header.lane = Lane::Reliable;
         header.number = number;
-        header.ack = 0;
+        header.ack = self.received();
         header.encode(&mut self.log);
         self.log.extend_from_slice(payload);
         self.lengths.push_back(bytes as u32);
@@ -289,11 +292,14 @@ impl StreamEnd {
                     self.incarnation = sync.incarnation;
                     self.next = 1;
                     self.unacknowledged = 0;
+                    self.ack_sent = 0;
                     self.sequenced_seen = 0;
+                    self.forget_acks();
                 }
-                if !sync.fresh {
-                    self.acknowledge(sync.next.wrapping_sub(1));
-                }
+                // What the backend has received it need not be sent again, but
+                // only an acknowledgement says that the answers are on their way.
+                let from = if sync.fresh { self.base } else { sync.next };
+                self.rewind(from);
                 self.sync_wanted = true;
             }
             Side::Backend => {
@@ -308,13 +314,39 @@ impl StreamEnd {
                     self.next = self.next.max(sync.base);
                 }
                 self.acknowledge(sync.next.wrapping_sub(1));
+                self.rewind(self.base);
+                // The client still holds what was acknowledged in vain.
+                self.ack_wanted = sync.base < self.next;
             }
         }
         self.open = true;
         self.gap_number = 0;
-        self.cursor = 0;
-        self.cursor_at = self.log_start;
         true
+    }
+
+    /// The outbox acknowledges numbers of an end that is no more.
+    fn forget_acks(&mut self) {
+        let mut at = self.log_start;
+        for &length in &self.lengths {
+            let end = at + length as usize;
+            patch_ack(&mut self.log[at..end], 0);
+            at = end;
+        }
+    }
+
+    /// Transmits next what has this number, or the first that is there.
+    fn rewind(&mut self, number: u32) {
+        let skipped = number
+            .saturating_sub(self.base)
+            .min(self.lengths.len() as u32);
+        self.cursor = skipped;
+        let bytes: usize = self
+            .lengths
+            .iter()
+            .take(skipped as usize)
+            .map(|&length| length as usize)
+            .sum();
+        self.cursor_at = self.log_start + bytes;
     }
 
     /// The SYNC to send now, if one is due.
@@ -322,8 +354,11 @@ impl StreamEnd {
         if !std::mem::take(&mut self.sync_wanted) {
             return None;
         }
-        self.unacknowledged = 0;
-        self.ack_wanted = false;
+        if self.side == Side::Client {
+            // Its `next` acknowledges.
+            self.unacknowledged = 0;
+            self.ack_wanted = false;
+        }
         Some(Sync {
             fresh: self.fresh,
             group: self.group,
@@ -333,7 +368,9 @@ impl StreamEnd {
         })
     }
 
-    /// The next message to transmit, with the acknowledgement of this moment.
+    /// The next message to transmit. It acknowledges what was processed before
+    /// it was pushed, the last one everything: a message must never acknowledge
+    /// what is answered behind it, since this end may die in between.
     pub fn poll_transmit(&mut self) -> Option<&[u8]> {
         if !self.open || self.sync_wanted {
             return None;
@@ -342,17 +379,25 @@ impl StreamEnd {
         let start = self.cursor_at;
         self.cursor += 1;
         self.cursor_at += length;
-        let ack = self.take_ack();
-        let message = &mut self.log[start..start + length];
-        patch_ack(message, ack);
-        Some(message)
+        if self.is_transmitted() {
+            let ack = self.take_ack();
+            patch_ack(&mut self.log[start..start + length], ack);
+        }
+        Some(&self.log[start..start + length])
     }
 
-    /// The acknowledgement for a message that is leaving now.
+    fn is_transmitted(&self) -> bool {
+        self.cursor as usize == self.lengths.len()
+    }
+
+    /// The acknowledgement for something that is leaving now.
     pub fn take_ack(&mut self) -> u32 {
-        self.unacknowledged = 0;
-        self.ack_wanted = false;
-        self.received()
+        if self.is_transmitted() {
+            self.unacknowledged = 0;
+            self.ack_wanted = false;
+            self.ack_sent = self.received();
+        }
+        self.ack_sent
     }
 
     /// The acknowledgement to send by itself, if one is due at `now`.
@@ -360,7 +405,7 @@ impl StreamEnd {
         let due = self.ack_wanted
             || self.unacknowledged >= ACK_MESSAGES_MAX
             || self.ack_deadline().is_some_and(|deadline| deadline <= now);
-        (due && self.open).then(|| self.take_ack())
+        (due && self.open && !self.sync_wanted && self.is_transmitted()).then(|| self.take_ack())
     }
 
     /// When `poll_ack` will be due, if nothing else happens.

@@ -113,11 +113,14 @@ class Stream:
         if fields["incarnation"] != self.incarnation:
             self.incarnation = fields["incarnation"]
             self.expected, self.sequenced_seen = 1, 0
-        elif not fields["fresh"]:
-            self.handle_ack(fields["next"] - 1)
         self.up, self.asked_for = True, None
+        # What lies below `next` has arrived; it stays here until it is acknowledged.
+        start = 0 if fields["fresh"] else fields["next"]
+        again = [kept for kept in self.outbox if kept.fields["number"] >= start]
+        # Only the last one acknowledges: what is behind a message is not in it.
         replies = [self.sync()]
-        replies += [self.acknowledging(kept.fields, kept.compressed) for kept in self.outbox]
+        replies += [({**kept.fields, "ack": 0}, kept.compressed) for kept in again[:-1]]
+        replies += [self.acknowledging(kept.fields, kept.compressed) for kept in again[-1:]]
         return replies
 
     def handle_down(self):

@@ -53,7 +53,7 @@ class Streams(unittest.TestCase):
         self.assertEqual([f["number"] for f in answer[1:]], [1, 2])
         self.assertEqual([f["number"] for f in push(stream)], [3])
 
-    def test_the_same_incarnation_acknowledges_with_next(self):
+    def test_the_same_incarnation_says_where_to_go_on(self):
         stream = sp.Stream(1)
         stream.handle_sync(sync(7, fresh=True))
         for _ in range(4):
@@ -61,8 +61,10 @@ class Streams(unittest.TestCase):
         stream.handle_message(message(1), 0)
         stream.handle_down()
         answer = only_fields(stream.handle_sync(sync(7, next_=3)))
-        self.assertEqual(answer[0], sync(7, next_=2, base=3))
-        self.assertEqual([(f["number"], f["ack"]) for f in answer[1:]], [(3, 1), (4, 1)])
+        self.assertEqual(answer[0], sync(7, next_=2, base=1))
+        self.assertEqual([(f["number"], f["ack"]) for f in answer[1:]], [(3, 0), (4, 1)])
+        stream.handle_ack(2)
+        self.assertEqual([kept.fields["number"] for kept in stream.outbox], [3, 4])
 
     def test_a_new_incarnation_gets_the_outbox_and_starts_from_1(self):
         stream = sp.Stream(1)

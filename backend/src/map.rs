@@ -157,6 +157,11 @@ impl Map {
         self.players as usize
     }
 
+    /// Whether a tick would have nothing to do, now and until somebody enters.
+    pub fn is_empty(&self) -> bool {
+        self.players == 0 && self.stirred.is_empty()
+    }
+
     /// Number of the last tick.
     pub fn tick(&self) -> u32 {
         self.tick

@@ -31,27 +31,26 @@ impl Node {
     /// There are more candidates than free seats.
     pub(super) fn crowd(&mut self, viewer: usize, tick: u32, scratch: &mut Scratch) {
         let seats = self.rules.seats;
-        let room = seats - usize::from(self.view_len[viewer]);
+        let room = seats - scratch.view.len();
         scratch.candidates.select_nth_unstable(room);
         for index in 0..room {
-            self.seat(viewer, scratch.candidates[index], &mut scratch.enters);
+            self.seat(scratch.candidates[index], scratch);
         }
         scratch.candidates.drain(..room);
 
-        let base = viewer * seats;
-        let own_place = self.place(viewer);
+        let own_place = self.spots[viewer].at();
         scratch.distances.clear();
-        for &other in &self.views[base..base + seats] {
-            let squared = own_place.distance_squared(self.place(other as usize));
+        for &other in &scratch.view {
+            let squared = own_place.distance_squared(self.spots[other as usize].at());
             scratch.distances.push(squared);
         }
         for _ in 0..EXCHANGES_MAX {
-            if !self.exchange(viewer, scratch) {
+            if !self.exchange(scratch) {
                 break;
             }
         }
         if tick
-            .wrapping_add(self.id[viewer])
+            .wrapping_add(self.spots[viewer].id)
             .is_multiple_of(self.rules.rotation_ticks)
         {
             self.rotate(viewer, scratch);
@@ -59,8 +58,7 @@ impl Node {
     }
 
     /// Lets somebody nearer have the seat of the farthest of the near. Says if anybody got it.
-    fn exchange(&mut self, viewer: usize, scratch: &mut Scratch) -> bool {
-        let base = viewer * self.rules.seats;
+    fn exchange(&self, scratch: &mut Scratch) -> bool {
         let near = self.rules.near_seats;
         let at = |seat: &usize| scratch.distances[*seat];
         let Some(farthest) = (0..near).max_by_key(at) else {
@@ -70,7 +68,7 @@ impl Node {
         if let Some(turned) = (near..self.rules.seats).min_by_key(at)
             && at(&turned) < at(&farthest)
         {
-            self.views.swap(base + turned, base + farthest);
+            scratch.view.swap(turned, farthest);
             scratch.distances.swap(turned, farthest);
             return true;
         }
@@ -83,7 +81,7 @@ impl Node {
             return false;
         }
         scratch.distances[farthest] = squared;
-        self.replace(viewer, farthest, nearest, scratch);
+        self.replace(farthest, nearest, scratch);
         true
     }
 
@@ -94,13 +92,13 @@ impl Node {
         if turning == 0 {
             return;
         }
-        let seat = rules.near_seats + usize::from(self.turn[viewer]) % turning;
-        let occupant = self.id[self.views[viewer * rules.seats + seat] as usize];
+        let seat = rules.near_seats + usize::from(self.viewers[viewer].turn) % turning;
+        let occupant = self.spots[scratch.view[seat] as usize].id;
         if scratch.enters.iter().any(|enter| enter.id == occupant) {
             // It has only just got it.
             return;
         }
-        let cursor = self.cursor[viewer];
+        let cursor = self.viewers[viewer].cursor;
         let next = (0..scratch.candidates.len()).min_by_key(|&index| {
             scratch.candidates[index]
                 .id
@@ -108,16 +106,17 @@ impl Node {
                 .wrapping_sub(1)
         });
         if let Some(next) = next {
-            self.cursor[viewer] = scratch.candidates[next].id;
-            self.turn[viewer] = self.turn[viewer].wrapping_add(1);
-            self.replace(viewer, seat, next, scratch);
+            let own = &mut self.viewers[viewer];
+            own.cursor = scratch.candidates[next].id;
+            own.turn = own.turn.wrapping_add(1);
+            self.replace(seat, next, scratch);
         }
     }
 
-    fn replace(&mut self, viewer: usize, seat: usize, candidate: usize, scratch: &mut Scratch) {
+    fn replace(&self, seat: usize, candidate: usize, scratch: &mut Scratch) {
         let chosen = scratch.candidates.swap_remove(candidate);
-        let place = &mut self.views[viewer * self.rules.seats + seat];
-        let evicted = self.id[*place as usize];
+        let place = &mut scratch.view[seat];
+        let evicted = self.spots[*place as usize].id;
         *place = chosen.slot;
         // It may have jumped or come to rest in this tick; now it has left and that is all.
         scratch.enters.retain(|enter| enter.id != evicted);

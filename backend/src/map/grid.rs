@@ -7,6 +7,7 @@
 //! are turned into cells by one rising function.
 
 use super::layout::Zone;
+use super::node::Spot;
 
 /// Cells of one node a side, at most. A finer grid would not fit the caches.
 const CELLS_MAX: u32 = 256;
@@ -121,13 +122,14 @@ impl Runs {
 
 impl Grid {
     /// Sorts these slots, all inside the zone, by the cells of their places.
-    pub(super) fn rebuild(&mut self, cells: &Cells, slots: &[u32], x: &[i32], y: &[i32]) {
+    pub(super) fn rebuild(&mut self, cells: &Cells, slots: &[u32], spots: &[Spot]) {
         self.starts.clear();
         self.starts
             .resize((cells.columns * cells.rows) as usize + 1, 0);
         self.cell.clear();
         for &slot in slots {
-            let cell = cells.index(x[slot as usize], y[slot as usize]);
+            let spot = &spots[slot as usize];
+            let cell = cells.index(spot.x, spot.y);
             self.cell.push(cell);
             self.starts[cell as usize] += 1;
         }
@@ -144,8 +146,8 @@ impl Grid {
             let start = &mut self.starts[cell as usize];
             *start -= 1;
             let place = *start as usize;
-            self.x[place] = x[slot as usize];
-            self.y[place] = y[slot as usize];
+            self.x[place] = spots[slot as usize].x;
+            self.y[place] = spots[slot as usize].y;
             self.slot[place] = slot;
         }
     }

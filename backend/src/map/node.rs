@@ -86,12 +86,53 @@ pub(super) struct Arrival {
     pub(super) jumped: bool,
 }
 
+/// What views ask of a player, together: a view of twenty touches twenty cache lines, not eighty.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Spot {
+    pub(super) x: i32,
+    pub(super) y: i32,
+    pub(super) id: u32,
+    /// Where its own view begins in the pool. Here, because the evaluations of its neighbours
+    /// have just fetched it.
+    start: u32,
+    /// Others in its own view.
+    count: u8,
+    flags: u8,
+}
+
+impl Spot {
+    pub(super) fn at(&self) -> Point {
+        Point {
+            x: self.x as u32,
+            y: self.y as u32,
+        }
+    }
+
+    #[inline]
+    fn squared_to(&self, other: &Self) -> i64 {
+        let (dx, dy) = (i64::from(self.x - other.x), i64::from(self.y - other.y));
+        dx * dx + dy * dy
+    }
+}
+
+/// What only the player's own evaluation asks for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Viewer {
+    session: SessionId,
+    /// In a crowd: the id that last got a seat in turn.
+    pub(super) cursor: u32,
+    /// How many seats were given in turn.
+    pub(super) turn: u8,
+}
+
 /// What one view's evaluation collects; kept for the next, so that ticks do not allocate.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     pub(super) enters: Vec<Entered>,
     pub(super) leaves: Vec<u32>,
     pub(super) rests: Vec<Placed>,
+    /// Slots of those in view.
+    pub(super) view: Vec<u32>,
     pub(super) candidates: Vec<Candidate>,
     pub(super) distances: Vec<u64>,
     /// Ids of an adopted view, and whether they were found.
@@ -107,21 +148,18 @@ pub struct Node {
     cells: Cells,
 
     // By slot.
-    x: Vec<i32>,
-    y: Vec<i32>,
-    flags: Vec<u8>,
-    pub(super) id: Vec<u32>,
+    pub(super) spots: Vec<Spot>,
+    pub(super) viewers: Vec<Viewer>,
     tag: Vec<u64>,
-    session: Vec<SessionId>,
     moved_at: Vec<u32>,
     /// Epoch of the view that last counted it among its members.
     mark: Vec<u32>,
-    pub(super) view_len: Vec<u8>,
-    /// `rules.seats` slots for each slot; only those of owned ones are in use.
-    pub(super) views: Vec<u32>,
-    /// In a crowd: the id that last got a seat in turn, and how many did.
-    pub(super) cursor: Vec<u32>,
-    pub(super) turn: Vec<u8>,
+
+    /// The views one after another, in the order of their evaluation, and so nearly in that of
+    /// the next one: reading them in any other order waits for memory longer than it computes.
+    pool: Vec<u32>,
+    /// The pool that the tick fills.
+    next_pool: Vec<u32>,
 
     free: Vec<u32>,
     /// To be freed when this tick's views have let them go.
@@ -144,18 +182,13 @@ impl Node {
         Self {
             rules,
             cells: Cells::new(layout.zone(index), layout.config().view_units),
-            x: Vec::new(),
-            y: Vec::new(),
-            flags: Vec::new(),
-            id: Vec::new(),
+            spots: Vec::new(),
+            viewers: Vec::new(),
             tag: Vec::new(),
-            session: Vec::new(),
             moved_at: Vec::new(),
             mark: Vec::new(),
-            view_len: Vec::new(),
-            views: Vec::new(),
-            cursor: Vec::new(),
-            turn: Vec::new(),
+            pool: Vec::new(),
+            next_pool: Vec::new(),
             free: Vec::new(),
             gone: Vec::new(),
             crowded: 0,
@@ -174,30 +207,29 @@ impl Node {
     pub(super) fn watch(&mut self, tick: u32, arrival: &Arrival) -> u32 {
         self.changed = true;
         let slot = self.free.pop().unwrap_or_else(|| {
-            let slot = self.x.len() as u32;
-            self.x.push(0);
-            self.y.push(0);
-            self.flags.push(0);
-            self.id.push(0);
+            let slot = self.spots.len() as u32;
+            self.spots.push(Spot::default());
+            self.viewers.push(Viewer::default());
             self.tag.push(0);
-            self.session.push(SessionId(0));
             self.moved_at.push(0);
             self.mark.push(0);
-            self.view_len.push(0);
-            self.views.resize(self.views.len() + self.rules.seats, 0);
-            self.cursor.push(0);
-            self.turn.push(0);
             slot
         });
         let s = slot as usize;
-        self.x[s] = arrival.at.x as i32;
-        self.y[s] = arrival.at.y as i32;
-        self.flags[s] = LIVE | MOVED | if arrival.jumped { JUMPED } else { 0 };
-        self.id[s] = arrival.id;
+        self.spots[s] = Spot {
+            x: arrival.at.x as i32,
+            y: arrival.at.y as i32,
+            id: arrival.id,
+            start: 0,
+            count: 0,
+            flags: LIVE | MOVED | if arrival.jumped { JUMPED } else { 0 },
+        };
         self.tag[s] = arrival.tag;
-        self.session[s] = arrival.session;
+        self.viewers[s] = Viewer {
+            session: arrival.session,
+            ..Viewer::default()
+        };
         self.moved_at[s] = tick;
-        self.view_len[s] = 0;
         slot
     }
 
@@ -205,9 +237,10 @@ impl Node {
     pub(super) fn step(&mut self, tick: u32, slot: u32, at: Point, jumped: bool) {
         self.changed = true;
         let s = slot as usize;
-        self.x[s] = at.x as i32;
-        self.y[s] = at.y as i32;
-        self.flags[s] |= MOVED | if jumped { JUMPED } else { 0 };
+        let spot = &mut self.spots[s];
+        spot.x = at.x as i32;
+        spot.y = at.y as i32;
+        spot.flags |= MOVED | if jumped { JUMPED } else { 0 };
         self.moved_at[s] = tick;
     }
 
@@ -216,32 +249,38 @@ impl Node {
         self.changed = true;
         let s = slot as usize;
         self.set_crowded(s, false);
-        self.flags[s] = GONE;
+        self.spots[s].flags = GONE;
         self.gone.push(slot);
     }
 
     /// Gives a player's view away, as ids, since it has left the rectangle.
     pub(super) fn release(&mut self, slot: u32, ids: &mut Vec<u32>) {
         let s = slot as usize;
-        let base = s * self.rules.seats;
-        let view = &self.views[base..base + usize::from(self.view_len[s])];
         ids.clear();
-        ids.extend(view.iter().map(|&other| self.id[other as usize]));
-        self.view_len[s] = 0;
+        let view = self.view(s).iter();
+        ids.extend(view.map(|&other| self.spots[other as usize].id));
+        self.spots[s].count = 0;
         self.set_crowded(s, false);
-        self.flags[s] &= !OWNED;
+        self.spots[s].flags &= !OWNED;
     }
 
     /// Takes a watched player over, with what it saw until now.
     pub(super) fn own(&mut self, slot: u32, ids: &[u32]) {
         let s = slot as usize;
-        let base = s * self.rules.seats;
         let ids = &ids[..ids.len().min(self.rules.seats)];
-        self.views[base..base + ids.len()].copy_from_slice(ids);
-        self.view_len[s] = ids.len() as u8;
-        self.flags[s] |= OWNED | ADOPTED;
-        self.cursor[s] = self.id[s];
-        self.turn[s] = 0;
+        let spot = &mut self.spots[s];
+        spot.start = self.pool.len() as u32;
+        spot.count = ids.len() as u8;
+        spot.flags |= OWNED | ADOPTED;
+        self.viewers[s].cursor = spot.id;
+        self.viewers[s].turn = 0;
+        self.pool.extend_from_slice(ids);
+    }
+
+    fn view(&self, slot: usize) -> &[u32] {
+        let spot = &self.spots[slot];
+        let start = spot.start as usize;
+        &self.pool[start..start + usize::from(spot.count)]
     }
 
     /// Evaluates the views of the owned players, and hands over what each has to be told: at
@@ -254,26 +293,27 @@ impl Node {
         }
         let rested = self.sort_out(tick);
         if self.changed || self.crowded > 0 || rested {
-            self.grid.rebuild(&self.cells, &self.live, &self.x, &self.y);
+            self.grid.rebuild(&self.cells, &self.live, &self.spots);
             self.movers.clear();
             // Where everybody has moved, nobody asks for the movers only.
             if !self.moved.is_empty() && self.moved.len() < self.live.len() {
-                self.movers
-                    .rebuild(&self.cells, &self.moved, &self.x, &self.y);
+                self.movers.rebuild(&self.cells, &self.moved, &self.spots);
             }
             let mut scratch = std::mem::take(&mut self.scratch);
+            self.next_pool.clear();
             // In the order of the cells: neighbours look at the same memory.
             for index in 0..self.grid.slot.len() {
                 let slot = self.grid.slot[index] as usize;
-                if self.flags[slot] & OWNED != 0 {
+                if self.spots[slot].flags & OWNED != 0 {
                     self.evaluate(slot, tick, &mut scratch);
                     self.tell(slot, tick, &mut scratch, send);
                 }
             }
+            std::mem::swap(&mut self.pool, &mut self.next_pool);
             self.scratch = scratch;
         }
-        for flags in &mut self.flags {
-            *flags &= LASTING;
+        for spot in &mut self.spots {
+            spot.flags &= LASTING;
         }
         self.free.append(&mut self.gone);
         self.changed = false;
@@ -284,15 +324,15 @@ impl Node {
         let mut rested = false;
         self.live.clear();
         self.moved.clear();
-        for (slot, flags) in self.flags.iter_mut().enumerate() {
-            if *flags & LIVE == 0 {
+        for (slot, spot) in self.spots.iter_mut().enumerate() {
+            if spot.flags & LIVE == 0 {
                 continue;
             }
             self.live.push(slot as u32);
-            if *flags & MOVED != 0 {
+            if spot.flags & MOVED != 0 {
                 self.moved.push(slot as u32);
             } else if tick.wrapping_sub(self.moved_at[slot]) == self.rules.rest_ticks {
-                *flags |= RESTED;
+                spot.flags |= RESTED;
                 rested = true;
             }
         }
@@ -306,125 +346,116 @@ impl Node {
         scratch.rests.clear();
         scratch.positions.clear();
         scratch.candidates.clear();
-        if self.flags[viewer] & ADOPTED != 0 {
+        scratch.view.clear();
+        if self.spots[viewer].flags & ADOPTED != 0 {
             self.translate(viewer, scratch);
+        } else {
+            scratch.view.extend_from_slice(self.view(viewer));
         }
         self.review(viewer, tick, scratch);
         let partly = self.look_around(viewer, tick, scratch);
-        let room = self.rules.seats - usize::from(self.view_len[viewer]);
-        let crowded = scratch.candidates.len() > room;
+        let crowded = scratch.candidates.len() > self.rules.seats - scratch.view.len();
         if crowded {
             self.crowd(viewer, tick, scratch);
         } else {
             for index in 0..scratch.candidates.len() {
-                self.seat(viewer, scratch.candidates[index], &mut scratch.enters);
+                self.seat(scratch.candidates[index], scratch);
             }
         }
         self.set_crowded(viewer, crowded || partly);
+        let spot = &mut self.spots[viewer];
+        spot.start = self.next_pool.len() as u32;
+        spot.count = scratch.view.len() as u8;
+        self.next_pool.extend_from_slice(&scratch.view);
     }
 
     /// Turns the ids of an adopted view into slots. Who is not within the radius of leaving has
     /// left; everybody within it is watched here.
     fn translate(&mut self, viewer: usize, scratch: &mut Scratch) {
-        let base = viewer * self.rules.seats;
-        let known = usize::from(self.view_len[viewer]);
         scratch.ids.clear();
         scratch
             .ids
-            .extend(self.views[base..base + known].iter().map(|&id| (id, false)));
+            .extend(self.view(viewer).iter().map(|&id| (id, false)));
+        if scratch.ids.is_empty() {
+            return;
+        }
         scratch.ids.sort_unstable();
-        let (x, y) = (self.x[viewer], self.y[viewer]);
+        let Spot { x, y, .. } = self.spots[viewer];
         let leave = self.rules.leave_units;
-        let mut count = 0;
-        if known > 0 {
-            for (start, end) in self.grid.runs(&self.cells, x, y, leave).iter() {
-                for place in start..end {
-                    let (dx, dy) = (self.grid.x[place] - x, self.grid.y[place] - y);
-                    let slot = self.grid.slot[place];
-                    let id = self.id[slot as usize];
-                    if dx * dx + dy * dy <= leave * leave
-                        && let Ok(index) = scratch.ids.binary_search_by_key(&id, |entry| entry.0)
-                    {
-                        scratch.ids[index].1 = true;
-                        self.views[base + count] = slot;
-                        count += 1;
-                    }
+        for (start, end) in self.grid.runs(&self.cells, x, y, leave).iter() {
+            for place in start..end {
+                let (dx, dy) = (self.grid.x[place] - x, self.grid.y[place] - y);
+                if dx * dx + dy * dy > leave * leave {
+                    continue;
+                }
+                let slot = self.grid.slot[place];
+                let id = self.spots[slot as usize].id;
+                if let Ok(index) = scratch.ids.binary_search_by_key(&id, |entry| entry.0) {
+                    scratch.ids[index].1 = true;
+                    scratch.view.push(slot);
                 }
             }
         }
-        self.view_len[viewer] = count as u8;
-        let left = scratch
-            .ids
-            .iter()
-            .filter(|entry| !entry.1)
-            .map(|entry| entry.0);
-        scratch.leaves.extend(left);
+        let left = scratch.ids.iter().filter(|entry| !entry.1);
+        scratch.leaves.extend(left.map(|entry| entry.0));
     }
 
     /// Goes over those in view: who has left, and what there is to tell of the others.
-    fn review(&mut self, viewer: usize, tick: u32, scratch: &mut Scratch) {
+    fn review(&self, viewer: usize, tick: u32, scratch: &mut Scratch) {
         let rules = self.rules;
-        let base = viewer * rules.seats;
-        let own_flags = self.flags[viewer];
-        let own_place = self.place(viewer);
-        let view_squared = i64::from(rules.view_units).pow(2) as u64;
-        let leave_squared = i64::from(rules.leave_units).pow(2) as u64;
-        let mut count = usize::from(self.view_len[viewer]);
+        let own = self.spots[viewer];
+        let view_squared = i64::from(rules.view_units).pow(2);
+        let leave_squared = i64::from(rules.leave_units).pow(2);
         let mut seat = 0;
-        while seat < count {
-            let other = self.views[base + seat] as usize;
-            let flags = self.flags[other];
-            if (flags & STIRRED) | (own_flags & MOVED) == 0 {
+        while seat < scratch.view.len() {
+            let slot = scratch.view[seat] as usize;
+            let other = self.spots[slot];
+            if (other.flags & STIRRED) | (own.flags & MOVED) == 0 {
                 seat += 1;
                 continue;
             }
-            let place = self.place(other);
             // After a jump nobody has the benefit of having been in view.
-            let jumped = (flags | own_flags) & JUMPED != 0;
+            let jumped = (other.flags | own.flags) & JUMPED != 0;
             let limit = if jumped { view_squared } else { leave_squared };
-            if flags & GONE != 0 || own_place.distance_squared(place) > limit {
-                scratch.leaves.push(self.id[other]);
-                count -= 1;
-                self.views[base + seat] = self.views[base + count];
+            if other.flags & GONE != 0 || own.squared_to(&other) > limit {
+                scratch.leaves.push(other.id);
+                scratch.view.swap_remove(seat);
                 continue;
             }
             let placed = Placed {
-                id: self.id[other],
-                at: place,
+                id: other.id,
+                at: other.at(),
             };
             if jumped {
                 scratch.enters.push(Entered {
-                    id: placed.id,
-                    tag: self.tag[other],
-                    at: place,
+                    id: other.id,
+                    tag: self.tag[slot],
+                    at: placed.at,
                 });
-            } else if flags & MOVED != 0 {
+            } else if other.flags & MOVED != 0 {
                 if scratch.positions.is_empty() {
                     begin_positions(&mut scratch.positions, rules.width, tick);
                 }
                 put_position(&mut scratch.positions, rules.width, placed);
-            } else if flags & RESTED != 0 {
+            } else if other.flags & RESTED != 0 {
                 scratch.rests.push(placed);
             }
             seat += 1;
         }
-        self.view_len[viewer] = count as u8;
     }
 
     /// Finds those within the view's radius that have no seat. Says if there were too many to
     /// look at all of them.
     fn look_around(&mut self, viewer: usize, tick: u32, scratch: &mut Scratch) -> bool {
-        let (x, y) = (self.x[viewer], self.y[viewer]);
+        let Spot { x, y, .. } = self.spots[viewer];
         let view = self.rules.view_units;
-        let base = viewer * self.rules.seats;
         // Who stands still with seats to spare sees everybody within the radius already: only
         // one that moves can come into it.
-        let all = self.flags[viewer] & (MOVED | CROWDED) != 0;
+        let all = self.spots[viewer].flags & (MOVED | CROWDED) != 0;
         let grid = if all { &self.grid } else { &self.movers };
         if grid.is_empty() {
             return false;
         }
-        let members = &self.views[base..base + usize::from(self.view_len[viewer])];
         self.epoch = match self.epoch.checked_add(1) {
             Some(epoch) => epoch,
             None => {
@@ -432,7 +463,7 @@ impl Node {
                 1
             }
         };
-        for &member in members {
+        for &member in &scratch.view {
             self.mark[member as usize] = self.epoch;
         }
         self.mark[viewer] = self.epoch;
@@ -447,7 +478,7 @@ impl Node {
                     if squared <= view * view && self.mark[slot as usize] != self.epoch {
                         scratch.candidates.push(Candidate {
                             squared: squared as u32,
-                            id: self.id[slot as usize],
+                            id: self.spots[slot as usize].id,
                             slot,
                         });
                     }
@@ -466,33 +497,25 @@ impl Node {
     }
 
     /// Gives the next seat of a view that has one.
-    pub(super) fn seat(&mut self, viewer: usize, candidate: Candidate, enters: &mut Vec<Entered>) {
-        let count = usize::from(self.view_len[viewer]);
-        self.views[viewer * self.rules.seats + count] = candidate.slot;
-        self.view_len[viewer] += 1;
-        enters.push(self.entered(candidate.slot as usize));
+    pub(super) fn seat(&self, candidate: Candidate, scratch: &mut Scratch) {
+        scratch.view.push(candidate.slot);
+        scratch.enters.push(self.entered(candidate.slot as usize));
     }
 
     pub(super) fn entered(&self, slot: usize) -> Entered {
         Entered {
-            id: self.id[slot],
+            id: self.spots[slot].id,
             tag: self.tag[slot],
-            at: self.place(slot),
-        }
-    }
-
-    pub(super) fn place(&self, slot: usize) -> Point {
-        Point {
-            x: self.x[slot] as u32,
-            y: self.y[slot] as u32,
+            at: self.spots[slot].at(),
         }
     }
 
     fn set_crowded(&mut self, slot: usize, crowded: bool) {
-        self.crowded -= u32::from(self.flags[slot] & CROWDED != 0);
+        let flags = &mut self.spots[slot].flags;
+        self.crowded -= u32::from(*flags & CROWDED != 0);
         self.crowded += u32::from(crowded);
-        self.flags[slot] &= !CROWDED;
-        self.flags[slot] |= if crowded { CROWDED } else { 0 };
+        *flags &= !CROWDED;
+        *flags |= if crowded { CROWDED } else { 0 };
     }
 
     fn tell(
@@ -502,7 +525,7 @@ impl Node {
         scratch: &mut Scratch,
         send: &mut impl FnMut(SessionId, Frame<'_>),
     ) {
-        let session = self.session[viewer];
+        let session = self.viewers[viewer].session;
         if !(scratch.enters.is_empty() && scratch.leaves.is_empty() && scratch.rests.is_empty()) {
             scratch.changes.clear();
             encode_changes(

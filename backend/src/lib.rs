@@ -18,3 +18,4 @@ pub mod link;
 mod link_driver;
 pub mod map;
 pub mod stub;
+pub mod walk;

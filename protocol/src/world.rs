@@ -43,6 +43,21 @@ pub const CHANGES: MessageId = MessageId(3);
 /// Where those in view are that moved.
 pub const POSITIONS: MessageId = MessageId(4);
 
+/// Error of a reply: the request does not follow its layout.
+pub const REFUSED_MALFORMED: u16 = 1;
+
+/// Error of a reply: no such request.
+pub const REFUSED_UNKNOWN: u16 = 2;
+
+/// Error of a reply: the player is on the map already.
+pub const REFUSED_HERE_ALREADY: u16 = 3;
+
+/// Error of a reply: the place is not on the map.
+pub const REFUSED_OUTSIDE: u16 = 4;
+
+/// Error of a reply: the map is full.
+pub const REFUSED_FULL: u16 = 5;
+
 /// Others that one player may see at most: what the frames and a client are built for.
 pub const VISIBLE_MAX: usize = 255;
 

@@ -239,8 +239,14 @@ impl Bench {
             "--cpu-of-backend",
             &backend,
         ];
-        self.load(&cluster.gateway, connections, &mode)
-            .with_context(|| cluster.logs())
+        let outcome = self
+            .load(&cluster.gateway, connections, &mode)
+            .with_context(|| cluster.logs())?;
+        let starved = cluster.receives_starved()?;
+        if starved > 0 {
+            eprintln!("gateway, {engine}: {starved} receives found no buffer");
+        }
+        Ok(outcome)
     }
 
     /// Loads a server and returns what the load has measured.

@@ -3,6 +3,7 @@
 //!
 //! Accepts are those of `gateway-ring`, which keeps many single ones waiting.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsFd as _;
@@ -23,8 +24,6 @@ const COMPLETION_ENTRIES: u32 = 8_192;
 const RECEIVE_BUFFERS: u16 = 1_024;
 /// Accepts that wait in the kernel.
 const ACCEPTS_WAITING: u32 = 64;
-/// Completions taken before the sends that they caused are submitted.
-const COMPLETIONS_A_TURN: usize = 1_024;
 
 /// What one completion asks to be done, once the ring is free again.
 enum Todo {
@@ -50,7 +49,11 @@ struct Server {
     free: Vec<u32>,
     accepts_waiting: u32,
     slots: Vec<Slot>,
-    todo: Vec<Todo>,
+    todo: VecDeque<Todo>,
+    /// Slots whose receive found no buffer. Started again at most as many a turn
+    /// as there are buffers: more would only fail again, each at the cost of an
+    /// operation.
+    starved: VecDeque<u32>,
     buffers: Buffers,
 }
 
@@ -75,7 +78,8 @@ pub fn serve(listener: TcpListener, connections_max: u32, stop: &AtomicBool) -> 
         free: (0..connections_max).rev().collect(),
         accepts_waiting: 0,
         slots: vec![Slot::default(); connections_max as usize],
-        todo: Vec::new(),
+        todo: VecDeque::new(),
+        starved: VecDeque::new(),
         buffers: Buffers::default(),
     };
     while !stop.load(Ordering::Relaxed) {
@@ -95,31 +99,56 @@ impl Server {
             }
             self.accepts_waiting += 1;
         }
-        self.ring.submit_and_wait(STOP_CHECK)?;
-        self.reap();
-        let mut todo = std::mem::take(&mut self.todo);
-        for todo in todo.drain(..) {
-            self.act(todo)?;
+        // After a turn all completions are taken, so all buffers are free.
+        let free_buffers = usize::from(RECEIVE_BUFFERS).min(self.starved.len());
+        let again = self.starved.drain(..free_buffers).map(Todo::Receive);
+        self.todo.extend(again);
+        self.act();
+        if self.starved.is_empty() && self.todo.is_empty() {
+            self.ring.submit_and_wait(STOP_CHECK)?;
+        } else {
+            self.ring.submit()?;
         }
-        // Its memory is for the next turn.
-        self.todo = todo;
+        while self.reap() > 0 {}
+        self.act();
         Ok(())
     }
 
-    fn reap(&mut self) {
+    /// Pushes what is to be done, until the submission queue is full: then the
+    /// kernel wants completions taken first, and the next turn goes on.
+    fn act(&mut self) {
+        while let Some(todo) = self.todo.pop_front() {
+            let refused = match todo {
+                Todo::Receive(slot) => self.ring.receive(slot).is_err().then_some(todo),
+                Todo::Send(slot, buffer) => {
+                    let refused = self.ring.send(slot, buffer).err();
+                    refused.map(|buffer| Todo::Send(slot, buffer))
+                }
+                Todo::Continue(slot) => self.ring.continue_send(slot).is_err().then_some(todo),
+                Todo::Close(slot) => self.ring.close(slot).is_err().then_some(todo),
+            };
+            if let Some(todo) = refused {
+                self.todo.push_front(todo);
+                break;
+            }
+        }
+    }
+
+    fn reap(&mut self) -> usize {
         let Self {
             ring,
             free,
             accepts_waiting,
             slots,
             todo,
+            starved,
             buffers,
         } = self;
-        ring.reap(COMPLETIONS_A_TURN, |completion| match completion {
+        ring.reap(usize::MAX, |completion| match completion {
             Completion::Accepted { slot, result, .. } => {
                 *accepts_waiting -= 1;
                 match result {
-                    Ok(()) => todo.push(Todo::Receive(slot)),
+                    Ok(()) => todo.push_back(Todo::Receive(slot)),
                     Err(_) => free.push(slot),
                 }
             }
@@ -135,10 +164,10 @@ impl Server {
                     slot.is_sending = true;
                     let mut buffer = buffers.take();
                     buffer.extend_from_slice(data);
-                    todo.push(Todo::Send(at, buffer));
+                    todo.push_back(Todo::Send(at, buffer));
                 }
                 if !more {
-                    todo.push(Todo::Receive(at));
+                    todo.push_back(Todo::Receive(at));
                 }
             }
             Completion::ReceiveEnded { slot: at, result } => {
@@ -146,12 +175,11 @@ impl Server {
                 let is_starved = result
                     .is_err_and(|error| error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()));
                 if is_starved {
-                    // The buffers are back by now.
-                    todo.push(Todo::Receive(at));
+                    starved.push_back(at);
                 } else if slot.is_sending {
                     slot.is_ending = true;
                 } else {
-                    todo.push(Todo::Close(at));
+                    todo.push_back(Todo::Close(at));
                 }
             }
             Completion::Sent {
@@ -162,15 +190,15 @@ impl Server {
                 buffers.give(buf);
                 let slot = &mut slots[at as usize];
                 if result.is_ok() && !slot.behind.is_empty() {
-                    todo.push(Todo::Send(at, std::mem::take(&mut slot.behind)));
+                    todo.push_back(Todo::Send(at, std::mem::take(&mut slot.behind)));
                 } else {
                     slot.is_sending = false;
                     if slot.is_ending {
-                        todo.push(Todo::Close(at));
+                        todo.push_back(Todo::Close(at));
                     }
                 }
             }
-            Completion::SentPart { slot } => todo.push(Todo::Continue(slot)),
+            Completion::SentPart { slot } => todo.push_back(Todo::Continue(slot)),
             Completion::Closed { slot } => {
                 slots[slot as usize] = Slot::default();
                 free.push(slot);
@@ -179,18 +207,6 @@ impl Server {
             | Completion::ShutDown { .. }
             | Completion::Cancelled { .. }
             | Completion::ReceiveStopped { .. } => {}
-        });
-    }
-
-    fn act(&mut self, todo: Todo) -> io::Result<()> {
-        let pushed = match todo {
-            Todo::Receive(slot) => self.ring.receive(slot),
-            Todo::Send(slot, buffer) => self.ring.send(slot, buffer).map_err(|_| Full),
-            Todo::Continue(slot) => self.ring.continue_send(slot),
-            Todo::Close(slot) => self.ring.close(slot),
-        };
-        // The kernel takes submissions whenever it is entered; where it does not
-        // the figures would be worth nothing.
-        pushed.map_err(|Full| io::Error::other("the submission queue is stuck"))
+        })
     }
 }

@@ -37,6 +37,7 @@ pub struct Cluster {
     /// What signs tokens.
     pub token_secret: String,
     directory: TempDir,
+    admin: SocketAddr,
 }
 
 /// A role that is up.
@@ -96,8 +97,20 @@ impl Cluster {
             _center: center.server,
             gateway_key,
             token_secret: token_secret.trim().to_owned(),
+            admin: gateway.admin,
             directory,
         })
+    }
+
+    /// Receives for which the gateway's ring had no buffer: each is started
+    /// again, so a figure with many of them says little about the rest.
+    pub fn receives_starved(&self) -> anyhow::Result<u64> {
+        let metrics = get(self.admin, "/metrics")?;
+        let value = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("sallyport_gateway_receive_starved_total "))
+            .context("the gateway does not count starved receives")?;
+        Ok(value.trim().parse()?)
     }
 
     /// The ends of the logs, for an error.
@@ -175,10 +188,18 @@ fn started(line: &str) -> Option<(SocketAddr, SocketAddr)> {
 }
 
 fn is_ready(admin: SocketAddr) -> anyhow::Result<bool> {
+    Ok(get(admin, "/readyz")?.starts_with("HTTP/1.1 200"))
+}
+
+/// Asks an admin port; the answer with its head.
+fn get(admin: SocketAddr, path: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(admin)?;
     stream.set_read_timeout(Some(START_MAX))?;
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    Ok(answer.starts_with("HTTP/1.1 200"))
+    Ok(answer)
 }

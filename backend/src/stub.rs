@@ -51,6 +51,10 @@ pub const LINK_GRACE_MS_DEFAULT: u64 = 30_000;
 /// Past it the oldest is forgotten, and would start anew if its gateway still had it.
 const ENDED_MAX: usize = 100_000;
 
+/// Accounts remembered that were here and have gone, by their fence: about 100 bytes each.
+/// What comes of an earlier session over a link that was held up comes within seconds.
+const DEPARTED_MAX: usize = 65_536;
+
 /// What a stub is told at its start.
 #[derive(Debug, Clone)]
 pub struct StubSettings {
@@ -132,6 +136,8 @@ impl<G: Game> Stub<G> {
                 ending: VecDeque::new(),
                 ended: HashMap::new(),
                 ended_order: VecDeque::new(),
+                departed: HashMap::new(),
+                departed_order: VecDeque::new(),
                 ends: 0,
                 sends: VecDeque::new(),
                 counts: StubCounts::default(),
@@ -326,6 +332,11 @@ impl<G: Game> Stub<G> {
             self.core.flush(now.time, id);
             return;
         }
+        if self.core.was_later_here(open.account, open.fence) {
+            self.core.drop_record(DropReason::StaleFence);
+            self.core.kick(link, id, open.fence, CloseReason::Revoked);
+            return;
+        }
         // Another session of this account is an older one that a gateway without link still
         // believes in, or this one is.
         if let Some(rival) = self.core.by_account.get(open.account).copied() {
@@ -513,6 +524,8 @@ impl<G: Game> Stub<G> {
             return;
         };
         self.core.by_account.remove(&session.account);
+        self.core
+            .remember_departed(session.account.clone(), session.fence);
         self.core.counts.detached -= u64::from(session.link.is_none());
         self.core.counts.disconnected += 1;
         let mut context = Context {

@@ -23,7 +23,7 @@ impl Random {
     /// A number below `end`; 0 if `end` is 0. The bias is below 2⁻³², of no
     /// interest here.
     pub fn below(&mut self, end: u64) -> u64 {
-        (u128::from(self.bits()) * u128::from(end) >> 64) as u64
+        ((u128::from(self.bits()) * u128::from(end)) >> 64) as u64
     }
 
     /// A number from `low` to `high`, both included.

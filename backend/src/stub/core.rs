@@ -17,7 +17,7 @@ use protocol::time::{Now, Time};
 use protocol::uplink::{self, Open, Record};
 use rustc_hash::FxHashMap;
 
-use super::{ENDED_MAX, Request, SendError, StubCounts, StubSettings};
+use super::{DEPARTED_MAX, ENDED_MAX, Request, SendError, StubCounts, StubSettings};
 use crate::link::LinkId;
 
 /// One session that is here.
@@ -62,6 +62,9 @@ pub(super) struct Core {
     pub(super) ending: VecDeque<(SessionId, CloseReason)>,
     pub(super) ended: HashMap<SessionId, (Fence, CloseReason)>,
     pub(super) ended_order: VecDeque<SessionId>,
+    /// Highest fence of accounts that were here and have gone.
+    pub(super) departed: HashMap<Arc<str>, Fence>,
+    pub(super) departed_order: VecDeque<(Arc<str>, Fence)>,
     /// Stream ends made so far: each gets an incarnation of its own, since one that starts
     /// anew has no memory even if it is in the same process.
     pub(super) ends: u64,
@@ -251,6 +254,26 @@ impl Core {
 
     pub(super) fn drop_record(&mut self, reason: DropReason) {
         self.counts.drops[reason as usize] += 1;
+    }
+
+    /// Whether a later session of this account was here. What a link that was held up brings of
+    /// an earlier one must not be taken after it.
+    pub(super) fn was_later_here(&self, account: &str, fence: Fence) -> bool {
+        self.departed
+            .get(account)
+            .is_some_and(|later| *later > fence)
+    }
+
+    pub(super) fn remember_departed(&mut self, account: Arc<str>, fence: Fence) {
+        self.departed_order.push_back((Arc::clone(&account), fence));
+        self.departed.insert(account, fence);
+        while self.departed_order.len() > DEPARTED_MAX {
+            if let Some((oldest, fence)) = self.departed_order.pop_front()
+                && self.departed.get(&oldest) == Some(&fence)
+            {
+                self.departed.remove(&oldest);
+            }
+        }
     }
 
     pub(super) fn remember_ended(&mut self, id: SessionId, fence: Fence, reason: CloseReason) {

@@ -458,6 +458,27 @@ fn a_lower_fence_is_refused_and_a_higher_one_takes_over() {
 }
 
 #[test]
+fn an_earlier_session_is_refused_even_after_the_later_one_has_gone() {
+    let mut rig = Rig::new();
+    rig.player(13, 13, "ann");
+    let end = Record::End {
+        fence: Fence(13),
+        reason: CloseReason::LoggedOut as u16,
+        unix_ms: UNIX_MS,
+    };
+    rig.record(1, 13, end);
+    // Held up on another link for as long as the later session lasted.
+    rig.link(2);
+    rig.record(2, 7, open(7, "ann"));
+    assert_eq!(rig.out(), [(2, 7, Out::Kick(7, CloseReason::Revoked))]);
+    assert_eq!(
+        rig.notes(),
+        ["connected ann 13", "disconnected 13 logged_out"]
+    );
+    rig.player(14, 14, "ann");
+}
+
+#[test]
 fn an_end_counts_with_its_fence_only() {
     let mut rig = Rig::new();
     rig.player(1, 10, "ann");

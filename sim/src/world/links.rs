@@ -265,10 +265,10 @@ impl World {
                         continue;
                     }
                 }
-                (Plant::CutControl, Direction::Up) if to_center => {
-                    if self.strikes(Plant::CutControl, PLANT_EVERY) {
-                        message.pop();
-                    }
+                (Plant::CutControl, Direction::Up)
+                    if to_center && self.strikes(Plant::CutControl, PLANT_EVERY) =>
+                {
+                    message.pop();
                 }
                 _ => {}
             }

@@ -90,7 +90,7 @@ pub fn generate(kind: KeyKind) -> io::Result<KeyPair> {
         }
         KeyKind::Token => {
             let pair = AsymmetricKeyPair::<V4>::generate()
-                .map_err(|error| io::Error::other(error.to_string()))?;
+                .map_err(|error| io::Error::other(format!("{error:?}")))?;
             KeyPair {
                 secret: URL_SAFE_NO_PAD.encode(pair.secret.as_bytes()),
                 public: URL_SAFE_NO_PAD.encode(pair.public.as_bytes()),

@@ -9,9 +9,9 @@ mod login;
 mod messages;
 mod timestamps;
 
-use crate::cluster::Cluster;
 use crate::cluster::metrics::Calm;
 use crate::cluster::player::Honest;
+use crate::cluster::{Cluster, Settings};
 
 /// Round trips that the honest neighbour does before and after.
 const HONEST_ROUND_TRIPS: usize = 5;
@@ -19,7 +19,12 @@ const HONEST_ROUND_TRIPS: usize = 5;
 /// Starts a cluster with an honest neighbour, does something bad, and checks
 /// that all is as before but for the counters that `bad` named.
 fn with_neighbour(bad: impl FnOnce(&Cluster, &mut Calm<'_>)) {
-    let cluster = Cluster::start(&[], &[], &[]);
+    with_settings(&[], bad);
+}
+
+/// The same with settings of the gateway.
+fn with_settings(settings: Settings, bad: impl FnOnce(&Cluster, &mut Calm<'_>)) {
+    let cluster = Cluster::start(settings, &[], &[]);
     let honest = Honest::start(&cluster);
     honest.round_trips(HONEST_ROUND_TRIPS);
     let mut calm = Calm::before(&cluster);

@@ -7,7 +7,7 @@ use protocol::ids::{GroupId, MessageId, SessionId};
 use protocol::limits::{DECOMPRESSED_BYTES_MAX, DECOMPRESSED_RATIO_MAX};
 use protocol::reason::{CloseReason, DropReason};
 
-use super::with_neighbour;
+use super::{with_neighbour, with_settings};
 use crate::cluster::GROUP;
 use crate::cluster::raw::{Raw, encoded, message};
 
@@ -178,5 +178,38 @@ fn malformed_bodies_end_the_session() {
             raw.expect_close(CloseReason::BadBody);
             calm.closed(CloseReason::BadBody, 1);
         }
+    });
+}
+
+#[test]
+fn what_comes_above_the_rate_is_lost_where_it_may_be_else_slowed_then_closed() {
+    let settings = &["limits.frames_per_second=120", "limits.frames_burst=240"];
+    with_settings(settings, |cluster, calm| {
+        let mut raw = Raw::logged_in(cluster, "hasty");
+        let body = message(MessageKind::Message, Lane::Unreliable, 0, 0, b"x");
+        let mut burst = Vec::new();
+        for _ in 0..300 {
+            burst.extend(raw.seal(0, &body));
+        }
+        raw.send(&burst);
+        calm.tolerate(DropReason::RateUnreliable);
+        raw.round_trip_after(MessageKind::Message, b"patient");
+        let lost = cluster.metrics("gateway").drops(DropReason::RateUnreliable);
+        assert!((30..=70).contains(&lost), "{lost} of 300");
+        let pauses = "sallyport_gateway_rate_pauses_total";
+        assert_eq!(cluster.metrics("gateway").value(pauses), 1);
+        raw.logout();
+        calm.closed(CloseReason::LoggedOut, 1);
+
+        // Whoever is told to wait and goes on is sent away.
+        let mut raw = Raw::logged_in(cluster, "unstoppable");
+        let mut burst = Vec::new();
+        for stamp in 0..600 {
+            burst.extend(raw.seal(0, &encoded(&Body::Ping { stamp })));
+        }
+        calm.tolerate(DropReason::AfterClose);
+        raw.send(&burst);
+        raw.expect_close(CloseReason::RateExceeded);
+        calm.closed(CloseReason::RateExceeded, 1);
     });
 }

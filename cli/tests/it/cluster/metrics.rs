@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use protocol::reason::{CloseReason, DropReason};
 
 use super::Cluster;
+use super::process::Holdings;
 
 /// How long counters may take to get where a test expects them.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -82,23 +83,17 @@ pub fn read(address: SocketAddr) -> Option<Metrics> {
 pub struct Calm<'a> {
     cluster: &'a Cluster,
     before: Metrics,
-    open_files: usize,
-    rss_bytes: u64,
+    holdings: Holdings,
     moved: BTreeMap<String, u64>,
     tolerated: Vec<String>,
 }
-
-/// What the gateway's memory may differ by when all is over: buffers that its
-/// pools keep, and what the allocator has not given back yet.
-const RSS_SLACK_BYTES: u64 = 6 << 20;
 
 impl<'a> Calm<'a> {
     /// As it is now.
     pub fn before(cluster: &'a Cluster) -> Self {
         Self {
             before: cluster.metrics("gateway"),
-            open_files: cluster.gateway.open_files(),
-            rss_bytes: cluster.gateway.rss_bytes(),
+            holdings: cluster.gateway.holdings(),
             moved: BTreeMap::new(),
             tolerated: Vec::new(),
             cluster,
@@ -157,15 +152,6 @@ impl<'a> Calm<'a> {
             self.cluster
                 .wait_metric("gateway", gauge, |now| now == before);
         }
-        let gateway = &self.cluster.gateway;
-        super::wait_until("open files are back", SETTLE, || {
-            gateway.open_files() <= self.open_files
-        });
-        let rss_bytes = gateway.rss_bytes();
-        assert!(
-            rss_bytes <= self.rss_bytes + RSS_SLACK_BYTES,
-            "memory rose from {} to {rss_bytes}",
-            self.rss_bytes
-        );
+        self.cluster.gateway.wait_back(self.holdings);
     }
 }

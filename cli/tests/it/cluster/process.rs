@@ -13,6 +13,17 @@ use super::{Settings, binary, wait_until};
 /// Lines of its log that a failed test shows.
 const TAIL_LINES: usize = 25;
 
+/// What a role's memory may differ by when all is over: buffers that its pools
+/// keep, and pages of the allocator.
+const RSS_SLACK_BYTES: u64 = 6 << 20;
+
+/// Descriptors and memory of a process.
+#[derive(Clone, Copy, Debug)]
+pub struct Holdings {
+    open_files: usize,
+    rss_bytes: u64,
+}
+
 /// A role's process, running or not.
 pub struct Process {
     role: &'static str,
@@ -135,6 +146,26 @@ impl Process {
             .and_then(|rest| rest.trim().strip_suffix(" kB"))
             .and_then(|kib| kib.parse::<u64>().ok());
         kib.expect("VmRSS in kB") * 1_024
+    }
+
+    /// What it holds of the machine.
+    pub fn holdings(&self) -> Holdings {
+        Holdings {
+            open_files: self.open_files(),
+            rss_bytes: self.rss_bytes(),
+        }
+    }
+
+    /// Waits until it holds no more than it did, but for what pools may keep.
+    pub fn wait_back(&self, before: Holdings) {
+        wait_until(
+            &format!("{} is back at {before:?}", self.name),
+            super::PATIENCE,
+            || {
+                self.open_files() <= before.open_files
+                    && self.rss_bytes() <= before.rss_bytes + RSS_SLACK_BYTES
+            },
+        );
     }
 
     fn log_path(&self) -> PathBuf {

@@ -9,17 +9,24 @@ use crate::cluster::metrics::Calm;
 use crate::cluster::player::{Honest, percentile};
 use crate::cluster::{Cluster, Settings};
 
-/// The deadline of a handshake in these tests, as by default.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The deadline of a handshake while sockets drip, as by default; while they are
+/// silent it is longer, so that the first of so many are still there when the
+/// last ones come, on a busy machine too.
+const DRIPPING_TIMEOUT: Duration = Duration::from_secs(5);
+const SILENT_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// How much later the last one may be gone.
 const LATE: Duration = Duration::from_secs(1);
 
-/// Room for the crowds beside the honest one.
-const SETTINGS: Settings = &[
+/// Room for the crowds beside the honest one, which may hurry.
+const DRIPPING: Settings = &[
     "limits.handshake_timeout_ms=5000",
-    "limits.connections_before_login_max=16000",
+    "limits.connections_before_login_max=5100",
     "limits.frames_per_second=0",
+];
+const SILENT: Settings = &[
+    "limits.handshake_timeout_ms=8000",
+    "limits.connections_before_login_max=16000",
 ];
 
 /// What a connection that has not logged in may cost the gateway in user
@@ -61,16 +68,16 @@ fn live(cluster: &Cluster, count: usize, period: Duration) -> (Gone, u64) {
 }
 
 /// All were gone when their time was up, neither sooner nor much later.
-fn check_gone(gone: &Gone, count: usize) {
+fn check_gone(gone: &Gone, count: usize, deadline: Duration) {
     assert_eq!(gone.count, count);
-    assert!(gone.first >= HANDSHAKE_TIMEOUT - LATE, "{:?}", gone.first);
-    assert!(gone.last <= HANDSHAKE_TIMEOUT + LATE, "{:?}", gone.last);
+    assert!(gone.first >= deadline - LATE, "{:?}", gone.first);
+    assert!(gone.last <= deadline + LATE, "{:?}", gone.last);
 }
 
 #[test]
 fn five_thousand_dripping_sockets_are_gone_and_nobody_waits_for_them() {
     const COUNT: usize = 5_000;
-    let cluster = Cluster::start_alone(SETTINGS);
+    let cluster = Cluster::start_alone(DRIPPING);
     let honest = Honest::with_pause(&cluster, PAUSE);
     let mut calm = Calm::before(&cluster);
     let mut measured = Vec::new();
@@ -81,7 +88,7 @@ fn five_thousand_dripping_sockets_are_gone_and_nobody_waits_for_them() {
         let round_trips = latencies.len();
         let dripping = percentile(latencies, 99);
         println!("p99 {quiet:?} in quiet, {dripping:?} of {round_trips} while they drip");
-        check_gone(&gone, COUNT);
+        check_gone(&gone, COUNT, DRIPPING_TIMEOUT);
         assert!(round_trips > QUIET, "{round_trips} round trips meanwhile");
         calm.closed(CloseReason::HandshakeTimeout, COUNT as u64);
         calm.check();
@@ -98,7 +105,7 @@ fn five_thousand_dripping_sockets_are_gone_and_nobody_waits_for_them() {
 #[test]
 fn fifteen_thousand_silent_connections_cost_little_and_leave_nothing() {
     const COUNT: usize = 15_000;
-    let cluster = Cluster::start_alone(SETTINGS);
+    let cluster = Cluster::start_alone(SILENT);
     let honest = Honest::start(&cluster);
     honest.round_trips(50);
     let mut calm = Calm::before(&cluster);
@@ -115,7 +122,7 @@ fn fifteen_thousand_silent_connections_cost_little_and_leave_nothing() {
             gone.first,
             gone.last
         );
-        check_gone(&gone, COUNT);
+        check_gone(&gone, COUNT, SILENT_TIMEOUT);
         assert!(rss_bytes <= allowed_bytes, "{rss_bytes} > {allowed_bytes}");
         calm.closed(CloseReason::HandshakeTimeout, COUNT as u64);
         calm.check();

@@ -75,6 +75,7 @@ fn a_center_that_is_away_for_longer_ends_sessions_with_a_reason() {
     );
     let mut players = players(&cluster);
     let last = highest(&players);
+    let held = [cluster.gateway.holdings(), cluster.game.holdings()];
     let died_at = Instant::now();
     cluster.center.kill();
     let mut calm = Calm::before(&cluster);
@@ -105,4 +106,6 @@ fn a_center_that_is_away_for_longer_ends_sessions_with_a_reason() {
         player.round_trip(b"again");
         player.logout();
     }
+    cluster.gateway.wait_back(held[0]);
+    cluster.game.wait_back(held[1]);
 }

@@ -52,6 +52,7 @@ fn a_killed_game_leaves_the_sessions_and_answers_what_is_outstanding() {
     let mut players = players(&cluster);
     let earlier = players[0].seen.replies.len();
     let before = cluster.metrics("gateway");
+    let held = [cluster.gateway.holdings(), cluster.center.holdings()];
     // Some are on their way when it happens …
     ask(&mut players, 10);
     cluster.game.kill();
@@ -89,6 +90,8 @@ fn a_killed_game_leaves_the_sessions_and_answers_what_is_outstanding() {
     let game = cluster.metrics("game");
     assert_eq!(game.value(GAME_SESSIONS), PLAYERS as u64);
     assert_eq!(game.value("sallyport_game_connected_total"), PLAYERS as u64);
+    cluster.gateway.wait_back(held[0]);
+    cluster.center.wait_back(held[1]);
     players.into_iter().for_each(Player::logout);
 }
 

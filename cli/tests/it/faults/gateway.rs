@@ -19,6 +19,7 @@ fn a_killed_gateway_is_a_clear_end_and_its_accounts_are_free_after_the_lease() {
     let mut cluster = Cluster::start(&[], &["lease_ms=2000"], &["sessions.link_grace_ms=1000"]);
     let mut players = players(&cluster);
     let mut stranger = Raw::greeted(&cluster);
+    let held = [cluster.game.holdings(), cluster.center.holdings()];
     let died_at = Instant::now();
     cluster.gateway.kill();
     for player in &mut players {
@@ -76,6 +77,8 @@ fn a_killed_gateway_is_a_clear_end_and_its_accounts_are_free_after_the_lease() {
         game.value("sallyport_game_disconnected_total"),
         PLAYERS as u64 + 1
     );
+    cluster.game.wait_back(held[0]);
+    cluster.center.wait_back(held[1]);
     back.logout();
 }
 

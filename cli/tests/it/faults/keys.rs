@@ -52,7 +52,7 @@ fn a_gateway_with_a_key_that_nobody_knows_gets_nothing() {
     let honest = Honest::start(&cluster);
     let calm = Calm::before(&cluster);
     let before = ["game", "center"].map(|role| cluster.metrics(role));
-    let files = [cluster.game.open_files(), cluster.center.open_files()];
+    let held = [cluster.game.holdings(), cluster.center.holdings()];
     let stranger = keygen(cluster.path(), "identity", "stranger.identity");
     let mut other = cluster.other_gateway("stranger.identity", &cluster.game_identity);
     other.start();
@@ -83,7 +83,6 @@ fn a_gateway_with_a_key_that_nobody_knows_gets_nothing() {
     calm.over();
     honest.finish();
     drop(other);
-    wait_until("open files are back", PATIENCE, || {
-        cluster.game.open_files() <= files[0] && cluster.center.open_files() <= files[1]
-    });
+    cluster.game.wait_back(held[0]);
+    cluster.center.wait_back(held[1]);
 }

@@ -117,16 +117,19 @@ impl World {
                 let shard = self.random.index(self.shards.len());
                 let lease_ms = u64::from(self.plan.lease_ms);
                 let until = self.within(50, 2 * lease_ms);
-                self.shards[shard].paused_until = until;
+                // Never shorter: what waits for the end of a pause stays there.
+                let paused_until = &mut self.shards[shard].paused_until;
+                *paused_until = until.max(*paused_until);
             }
             Fault::PauseBackend => {
                 let backend = self.random.index(1 + self.games.len());
                 let lease_ms = u64::from(self.plan.lease_ms);
                 let until = self.within(50, 2 * lease_ms);
-                match backend.checked_sub(1) {
-                    None => self.center.paused_until = until,
-                    Some(game) => self.games[game].paused_until = until,
-                }
+                let paused_until = match backend.checked_sub(1) {
+                    None => &mut self.center.paused_until,
+                    Some(game) => &mut self.games[game].paused_until,
+                };
+                *paused_until = until.max(*paused_until);
             }
             Fault::FailDisk => self.center.fails_next = true,
             Fault::Tamper => {

@@ -388,10 +388,17 @@ impl Shard {
                 connection.since.after_ms(u64::from(login_timeout_ms)),
                 CloseReason::CenterUnavailable,
             ),
-            Phase::Session(_) => (
-                connection.heard_at.after_ms(u64::from(idle_timeout_ms)),
-                CloseReason::IdleTimeout,
-            ),
+            Phase::Session(_) => {
+                if connection.uplink_paused {
+                    // We do not listen, because a backend does not keep up: its
+                    // silence says nothing about the client.
+                    connection.heard_at = now.time;
+                }
+                (
+                    connection.heard_at.after_ms(u64::from(idle_timeout_ms)),
+                    CloseReason::IdleTimeout,
+                )
+            }
             Phase::Closing => {
                 if now.time >= connection.since.after_ms(CLOSING_MS) {
                     self.actions.push_back(Action::Close(id));

@@ -14,11 +14,19 @@ use std::collections::VecDeque;
 
 use crate::body::{Lane, MessageHeader, Sync, patch_ack};
 use crate::ids::{GroupId, Incarnation};
-use crate::limits::{ACK_DELAY_MS, ACK_MESSAGES_MAX};
+use crate::limits::{ACK_DELAY_MS, ACK_MESSAGES_MAX, OUTBOX_BYTES_MAX};
 use crate::time::Time;
 
 /// Capacity, bytes, above which an outbox that has run empty is freed.
 const IDLE_OUTBOX_BYTES_MAX: usize = 1_024;
+
+/// Bytes that a backend's end sends again for a client that acknowledges nothing: a
+/// SYNC has 22 bytes and would otherwise cost a whole outbox as often as the client
+/// likes. Four losses in a row with a full outbox are a broken path.
+const RESEND_BYTES_MAX: i64 = 4 * OUTBOX_BYTES_MAX as i64;
+
+/// Bytes that may be sent again for each that is acknowledged.
+const RESEND_PER_ACKNOWLEDGED: i64 = 4;
 
 /// Bounds of an outbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +104,9 @@ pub struct StreamEnd {
     lengths: VecDeque<u32>,
     /// Offset in `log` of the message at `cursor`.
     cursor_at: usize,
+    /// Bytes that a SYNC may still make a backend's end send again; below 0
+    /// after one that took more, until enough is acknowledged.
+    resend_bytes: i64,
 }
 
 impl StreamEnd {
@@ -131,6 +142,7 @@ impl StreamEnd {
             log_start: 0,
             lengths: VecDeque::new(),
             cursor_at: 0,
+            resend_bytes: RESEND_BYTES_MAX,
         }
     }
 
@@ -253,6 +265,8 @@ impl StreamEnd {
                 break;
             };
             self.log_start += length as usize;
+            self.resend_bytes = (self.resend_bytes + RESEND_PER_ACKNOWLEDGED * i64::from(length))
+                .min(RESEND_BYTES_MAX);
             self.base += 1;
             self.cursor = self.cursor.saturating_sub(1);
         }
@@ -275,6 +289,7 @@ impl StreamEnd {
     pub fn attach(&mut self) {
         self.open = false;
         self.sync_wanted = true;
+        self.resend_bytes = RESEND_BYTES_MAX;
     }
 
     /// The path is gone; the outbox keeps what it has.
@@ -284,7 +299,8 @@ impl StreamEnd {
     }
 
     /// The other end says where it stands. Returns whether the ends now agree;
-    /// a backend ignores a SYNC that is meant for an earlier incarnation.
+    /// a backend ignores a SYNC that is meant for an earlier incarnation, and one
+    /// of a client that asks for more and more and acknowledges nothing.
     pub fn handle_sync(&mut self, sync: &Sync) -> bool {
         match self.side {
             Side::Client => {
@@ -314,6 +330,10 @@ impl StreamEnd {
                     self.next = self.next.max(sync.base);
                 }
                 self.acknowledge(sync.next.wrapping_sub(1));
+                if self.resend_bytes <= 0 {
+                    return false;
+                }
+                self.resend_bytes -= (self.cursor_at - self.log_start) as i64;
                 self.rewind(self.base);
                 // The client still holds what was acknowledged in vain.
                 self.ack_wanted = sync.base < self.next;

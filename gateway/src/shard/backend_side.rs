@@ -15,6 +15,10 @@ use super::connection::Binding;
 use super::uplinks::{CENTER, Uplink};
 use super::{Action, Notice, Shard};
 
+/// The shortest lease, ms, that a shard takes from center. Below it renewals
+/// would follow each other without a pause.
+const LEASE_MS_MIN: u32 = 300;
+
 impl Uplink {
     /// Whether a session with this binding is open here.
     pub(super) fn holds(&self, binding: &Binding) -> bool {
@@ -53,8 +57,17 @@ impl Shard {
         self.count_uplinks();
     }
 
+    /// Whether what comes over this uplink is looked at: not after its refusal,
+    /// when what was read already still arrives.
+    fn hears(&self, at: usize) -> bool {
+        self.uplinks.get(at).is_some_and(|uplink| uplink.connected)
+    }
+
     /// A control message from a backend.
     pub fn handle_uplink_control(&mut self, now: Now, at: usize, message: &[u8]) {
+        if !self.hears(at) {
+            return;
+        }
         let decoded = ToShard::decode(message)
             .ok()
             .and_then(|message| message.message);
@@ -108,6 +121,17 @@ impl Shard {
             );
             return self.refuse_uplink(at, why);
         }
+        if uplink.up {
+            // Each would make us look at all sessions again.
+            return self.refuse_uplink(at, "it said hello twice".into());
+        }
+        if at == CENTER && hello.lease_ms < LEASE_MS_MIN {
+            let why = format!(
+                "its lease of {} ms is under {LEASE_MS_MIN} ms: raise center's lease_ms",
+                hello.lease_ms
+            );
+            return self.refuse_uplink(at, why);
+        }
         uplink.up = true;
         uplink.boot = hello.boot;
         uplink.wants_address = hello.wants_address;
@@ -124,6 +148,11 @@ impl Shard {
     }
 
     fn refuse_uplink(&mut self, at: usize, why: String) {
+        if let Some(uplink) = self.uplinks.get_mut(at) {
+            // `up` stays until the driver says that it is lost: only then are
+            // those who wait for it told.
+            uplink.connected = false;
+        }
         self.actions
             .push_back(Action::Notice(Notice::UplinkRefused { uplink: at, why }));
         self.actions.push_back(Action::CloseUplink(at));
@@ -137,12 +166,11 @@ impl Shard {
 
     /// A run of whole records from a backend.
     pub fn handle_uplink_records(&mut self, now: Now, at: usize, mut run: &[u8]) {
-        loop {
+        while self.hears(at) {
             match uplink::next(&mut run) {
                 Ok(Some((session, Record::Data(body)))) => self.handle_data(now, at, session, body),
                 Ok(Some((session, Record::Kick { fence, reason }))) => {
-                    let reason = CloseReason::from_code(reason).unwrap_or(CloseReason::Kicked);
-                    self.close_session(now, session, fence, reason);
+                    self.handle_kick(now, at, session, fence, reason);
                 }
                 Ok(Some(_)) | Err(_) => {
                     self.counters.drop_frame(DropReason::BadRecord);
@@ -155,6 +183,30 @@ impl Shard {
                 Ok(None) => return,
             }
         }
+    }
+
+    /// A backend ends a session: one that is bound to it, no other.
+    fn handle_kick(&mut self, now: Now, at: usize, id: SessionId, fence: Fence, reason: u16) {
+        let session = self
+            .sessions
+            .get(&id)
+            .and_then(|&conn| Self::at(&mut self.connections, conn))
+            .and_then(|connection| connection.session());
+        let Some(session) = session else {
+            return;
+        };
+        let bound = self.uplinks[at]
+            .group
+            .and_then(|index| session.bindings.get(index))
+            .is_some_and(|binding| {
+                binding.uplink == Some(at as u16) && self.uplinks[at].holds(binding)
+            });
+        if !bound {
+            self.counters.drop_frame(DropReason::WrongGroup);
+            return;
+        }
+        let reason = CloseReason::from_code(reason).unwrap_or(CloseReason::Kicked);
+        self.close_session(now, id, fence, reason);
     }
 
     /// A message body for a client.

@@ -298,6 +298,16 @@ impl Shard {
                     .scratch
                     .decompress(payload)
                     .map_err(|_| CloseReason::BadCompression)?;
+                // What it grew by counts as sent, or a client could fill the
+                // uplink of all with 64 times what its rate allows. A debt
+                // pauses it with its next frame.
+                let grown = (head.len() + payload.len()).saturating_sub(message.body.len());
+                let charged = connection
+                    .bytes
+                    .charge(self.config.bytes, grown as u32, now.time);
+                if charged == Charged::FarAbove {
+                    return Err(CloseReason::RateExceeded);
+                }
                 uplink::encode_data(session_id, out, |out| {
                     out.extend_from_slice(head);
                     out.extend_from_slice(payload);
@@ -335,9 +345,14 @@ impl Shard {
         }
     }
 
-    /// A client that makes us answer and does not read is too slow.
+    /// A client that makes us answer and does not read is too slow. Before login
+    /// nothing asks for more than a few answers, and strangers are many.
     pub(super) fn check_send_queue(&self, connection: &Connection) -> Result<(), CloseReason> {
-        if connection.queued_bytes() > self.config.send_queue_bytes_max {
+        let bytes_max = match connection.phase {
+            Phase::Session(_) => self.config.send_queue_bytes_max,
+            _ => LOGIN_FRAME_BYTES_MAX.min(self.config.send_queue_bytes_max),
+        };
+        if connection.queued_bytes() > bytes_max {
             Err(CloseReason::SlowConsumer)
         } else {
             Ok(())

@@ -202,7 +202,9 @@ impl Shard {
             };
             if let Some(old) = binding.uplink.filter(|&old| usize::from(old) != at) {
                 session.left.retain(|&(uplink, _)| uplink != old);
-                session.left.push((old, self.uplinks[usize::from(old)].boot));
+                session
+                    .left
+                    .push((old, self.uplinks[usize::from(old)].boot));
             }
             let uplink = &mut self.uplinks[at];
             session.bindings[group] = Binding {

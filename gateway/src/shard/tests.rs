@@ -605,3 +605,115 @@ fn draining_tells_everybody_and_takes_nobody() {
     let (to, bytes) = world.sent.pop().expect("REJECT");
     assert_eq!((to, bytes.len()), (late, 20));
 }
+
+#[test]
+fn what_a_payload_grows_by_is_charged_to_the_rate() {
+    let mut limited = config();
+    limited.bytes = rate(65_536, 65_536);
+    let mut world = World::new(limited);
+    let (id, mut client) = world.login(0);
+    world.sync(id, &mut client);
+    // 30,000 zeros are some hundred bytes on the wire.
+    for _ in 0..6 {
+        client
+            .request(GROUP, MessageId(1), &[0; 30_000])
+            .expect("room");
+    }
+    world.exchange(id, &mut client);
+    assert_eq!(world.shard.counters.closes(CloseReason::RateExceeded), 1);
+    let forwarded: usize = world.game.iter().map(|(_, _, record)| record.len()).sum();
+    assert!(forwarded < 150_000, "{forwarded}");
+}
+
+#[test]
+fn a_stranger_that_pings_and_does_not_read_keeps_little() {
+    let mut world = World::new(config());
+    let id = world.accept(0);
+    let key = *world.shard.config.key.public();
+    let mut hello = Vec::new();
+    let initiator =
+        Initiator::hello(&key, [5; 32], world.now.time.wire_ms(), &mut hello).expect("usable");
+    world.shard.handle_received(world.now, id, &mut hello);
+    // WELCOME stays with the engine: the client reads no more.
+    let (_, welcome) = world.shard.poll_send().expect("WELCOME");
+    let (keys, _) = initiator.welcome(&welcome).expect("ours");
+    // WELCOME stays with the engine: the client reads no more.
+    let mut sealer = Sealer::new(keys.client, world.now.time, RekeyPolicy::default());
+    for stamp in 0..200 {
+        let mut ping = Vec::new();
+        sealer.seal(world.now.time, 0, &mut ping, |out| {
+            Body::Ping { stamp }.encode(out);
+        });
+        world.shard.handle_received(world.now, id, &mut ping);
+    }
+    assert_eq!(world.shard.counters.closes(CloseReason::SlowConsumer), 1);
+}
+
+#[test]
+fn a_second_hello_and_a_lease_without_length_are_refused() {
+    let mut world = World::new(config());
+    let refused = |world: &mut World, at: usize| {
+        let count = world.actions.len();
+        world.collect();
+        let new = &world.actions[count..];
+        new.iter().any(|action| *action == Action::CloseUplink(at))
+    };
+    let hello = |group, lease_ms| {
+        to_shard::Message::Hello(control::BackendHello {
+            version: uplink::VERSION,
+            instance: "again".into(),
+            boot: 1,
+            group,
+            wants_address: false,
+            lease_ms,
+        })
+    };
+    world.control(GAME, hello(1, 0));
+    world.control(GAME, hello(1, 0));
+    assert!(refused(&mut world, GAME));
+    assert!(!refused(&mut world, GAME), "once, whatever still arrives");
+    world.shard.handle_uplink_lost(0);
+    world.shard.handle_uplink_connected(0);
+    world.control(0, hello(0, 1));
+    assert!(refused(&mut world, 0));
+    assert!(!world.shard.is_ready());
+}
+
+#[test]
+fn a_kick_counts_only_from_where_the_session_is_bound() {
+    let mut world = World::new(config());
+    let (_, client) = world.login(0);
+    let session = client.session().expect("logged in");
+    let mut kick = Vec::new();
+    let record = uplink::Record::Kick {
+        fence: Fence(session.0),
+        reason: CloseReason::Kicked as u16,
+    };
+    uplink::encode(session, &record, &mut kick);
+    world.shard.handle_uplink_records(world.now, 0, &kick);
+    assert_eq!(world.shard.sessions(), 1);
+    assert_eq!(world.shard.counters.drops(DropReason::WrongGroup), 1);
+    world.shard.handle_uplink_records(world.now, GAME, &kick);
+    assert_eq!(world.shard.counters.closes(CloseReason::Kicked), 1);
+}
+
+#[test]
+fn a_client_that_is_not_read_is_not_taken_for_silent() {
+    let mut small = config();
+    small.uplink_queue_bytes_max = 1_000;
+    let mut world = World::new(small);
+    let (id, mut client) = world.login(0);
+    world.sync(id, &mut client);
+    world.shard.handle_uplink_queued(GAME, 1_500);
+    client.request(GROUP, MessageId(1), b"x").expect("room");
+    world.exchange(id, &mut client);
+    for _ in 0..10 {
+        world.pass(10_000);
+    }
+    assert_eq!(world.shard.sessions(), 1);
+    assert!(world.shard.handle_uplink_queued(GAME, 0));
+    for _ in 0..7 {
+        world.pass(10_000);
+    }
+    assert_eq!(world.shard.counters.closes(CloseReason::IdleTimeout), 1);
+}

@@ -336,3 +336,40 @@ fn the_numbers_end_before_they_wrap() {
     assert_eq!(client.outbox_messages(), 0);
     assert_eq!(push(&mut client, b"too many"), Err(OutboxFull));
 }
+
+#[test]
+fn a_client_that_only_asks_again_does_not_make_a_backend_send_for_ever() {
+    let (_, mut backend) = agreed();
+    for _ in 0..10 {
+        push(&mut backend, &[7; 20_000]).unwrap();
+    }
+    let outbox = backend.outbox_bytes() as i64;
+    transmitted(&mut backend);
+    let mut again = 0;
+    for _ in 0..1_000 {
+        let asks = sync(&backend, 1, 1);
+        backend.handle_sync(&asks);
+        let messages = transmitted(&mut backend);
+        again += messages.iter().map(|m| 18 + m.2.len() as i64).sum::<i64>();
+    }
+    assert!(
+        again >= 4 * outbox,
+        "an honest one may lose the path some times"
+    );
+    assert!(again <= RESEND_BYTES_MAX + outbox);
+    // Who acknowledges is sent the rest again.
+    let asks = sync(&backend, 6, 1);
+    assert!(backend.handle_sync(&asks));
+    assert_eq!(transmitted(&mut backend).len(), 5);
+    // A new path starts anew, however much was asked over the old one.
+    for _ in 0..100 {
+        let asks = sync(&backend, 6, 1);
+        backend.handle_sync(&asks);
+        transmitted(&mut backend);
+    }
+    backend.attach();
+    backend.poll_sync();
+    let asks = sync(&backend, 6, 1);
+    assert!(backend.handle_sync(&asks));
+    assert_eq!(transmitted(&mut backend).len(), 5);
+}

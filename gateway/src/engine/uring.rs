@@ -84,6 +84,8 @@ const CANCELLED: u16 = 1 << 10;
 const CLOSE_SENT: u16 = 1 << 11;
 /// In `todo`.
 const QUEUED: u16 = 1 << 12;
+/// In `starved`: its receive found no free buffer.
+const STARVED: u16 = 1 << 13;
 
 /// 12 bytes; with 32 in the ring and 4 in the list of free slots, an idle
 /// connection costs 48 bytes of user memory and no buffer.
@@ -125,6 +127,17 @@ struct Listening {
     waiting: u32,
 }
 
+/// Connections whose receive found no free buffer. Starting them all again at
+/// once would find none again, over and over, while the buffers wait in
+/// completions behind theirs; so only as many start as buffers came back.
+#[derive(Default)]
+struct Starved {
+    /// In order, each once; slots of the ring.
+    slots: VecDeque<u32>,
+    /// Buffers given back since the last flush.
+    freed: usize,
+}
+
 /// See the module.
 pub struct UringEngine {
     rings: Vec<Ring>,
@@ -132,6 +145,8 @@ pub struct UringEngine {
     free: Vec<Vec<u32>>,
     slots: Vec<Slot>,
     slots_per_ring: u32,
+    /// Receive buffers of one ring.
+    receive_buffers: usize,
     wake: OwnedFd,
     /// `None` where a listener was: places are not used again, since its last
     /// accepts may still be on their way.
@@ -142,6 +157,8 @@ pub struct UringEngine {
     accepting: usize,
     /// Connections whose flags ask for operations, each once.
     todo: VecDeque<u32>,
+    /// By ring: who waits for receive buffers.
+    starved: Vec<Starved>,
     /// Buffers of closing connections that no operation will bring back; before
     /// `closed`, since the close is pushed after a buffer goes in here.
     returned: Vec<(ConnId, Vec<u8>)>,
@@ -190,11 +207,13 @@ impl UringEngine {
             free,
             slots: vec![Slot::FREE; config.connections_max as usize],
             slots_per_ring,
+            receive_buffers: receive_buffers as usize,
             wake,
             listeners: Vec::new(),
             accepting: 0,
             waiting: 0,
             todo: VecDeque::new(),
+            starved: (0..rings_count).map(|_| Starved::default()).collect(),
             returned: Vec::new(),
             first: 0,
             full: false,
@@ -272,7 +291,7 @@ impl UringEngine {
             slot.flags |= FIN_DONE;
             slot.ops += 1;
         }
-        if !slot.has(PAUSED | RECEIVING) {
+        if !slot.has(PAUSED | RECEIVING | STARVED) {
             ring.receive(at)?;
             slot.flags |= RECEIVING;
             slot.ops += 1;
@@ -282,6 +301,29 @@ impl UringEngine {
             slot.ops += 1;
         }
         Ok(())
+    }
+
+    /// Lets as many starved connections receive again as there are buffers.
+    fn feed_starved(&mut self) {
+        for ring in 0..self.rings.len() {
+            let freed = std::mem::take(&mut self.starved[ring].freed);
+            if self.starved[ring].slots.is_empty() {
+                continue;
+            }
+            // Without completions every buffer is the kernel's.
+            let buffers = match self.rings[ring].has_completions() {
+                true => freed,
+                false => self.receive_buffers,
+            };
+            for _ in 0..buffers {
+                let Some(at) = self.starved[ring].slots.pop_front() else {
+                    break;
+                };
+                let index = ring as u32 * self.slots_per_ring + at;
+                self.slots[index as usize].flags &= !STARVED;
+                self.enqueue(index);
+            }
+        }
     }
 
     /// Keeps accepts waiting while there are free slots.
@@ -341,6 +383,7 @@ impl UringEngine {
     fn can_sleep(&mut self) -> bool {
         self.todo.is_empty()
             && self.returned.is_empty()
+            && self.starved.iter().all(|starved| starved.slots.is_empty())
             && self
                 .rings
                 .iter_mut()
@@ -432,7 +475,7 @@ impl Engine for UringEngine {
         }
         let index = ring as u32 * self.slots_per_ring + at;
         let slot = &mut self.slots[index as usize];
-        slot.flags = CONNECTING | (slot.flags & QUEUED);
+        slot.flags = CONNECTING | (slot.flags & (QUEUED | STARVED));
         slot.ops = 1;
         Ok(ConnId {
             index,
@@ -484,6 +527,7 @@ impl Engine for UringEngine {
     }
 
     fn flush(&mut self) -> io::Result<bool> {
+        self.feed_starved();
         for _ in 0..self.todo.len() {
             let Some(&index) = self.todo.front() else {
                 break;
@@ -537,6 +581,7 @@ impl Engine for UringEngine {
                     listeners,
                     waiting,
                     todo,
+                    starved,
                     full,
                     accept_at,
                     counters,
@@ -550,6 +595,7 @@ impl Engine for UringEngine {
                     listeners,
                     waiting,
                     todo,
+                    starved: &mut starved[at],
                     full,
                     accept_at,
                     counters,

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use super::{
     CANCELLED, CLOSE_SENT, CLOSING, CONNECTING, FIN, Listening, OPEN, QUEUED, RECEIVING, SEND_MORE,
-    SENDING, STOPPING, Slot,
+    SENDING, STARVED, STOPPING, Slot, Starved,
 };
 use crate::engine::sockets::is_exhausted;
 use crate::engine::{ACCEPT_RETRY, ClosedBy, ConnId, EngineCounters, Events};
@@ -29,6 +29,7 @@ pub(super) struct Turn<'a, E> {
     pub(super) listeners: &'a mut [Option<Listening>],
     pub(super) waiting: &'a mut u32,
     pub(super) todo: &'a mut VecDeque<u32>,
+    pub(super) starved: &'a mut Starved,
     pub(super) full: &'a mut bool,
     pub(super) accept_at: &'a mut Option<Instant>,
     pub(super) counters: &'a mut EngineCounters,
@@ -51,7 +52,7 @@ impl<E: Events> Turn<'_, E> {
                 match result {
                     Ok(()) => {
                         let (conn, slot) = self.slot(at);
-                        slot.flags = OPEN | (slot.flags & QUEUED);
+                        slot.flags = OPEN | (slot.flags & (QUEUED | STARVED));
                         self.counters.accepted += 1;
                         self.enqueue(at);
                         self.events.accepted(conn, peer);
@@ -83,6 +84,7 @@ impl<E: Events> Turn<'_, E> {
                 data,
                 more,
             } => {
+                self.starved.freed += 1;
                 let (conn, slot) = if more {
                     self.slot(at)
                 } else {
@@ -97,8 +99,11 @@ impl<E: Events> Turn<'_, E> {
                 let (_, slot) = self.ended(at, RECEIVING);
                 match result {
                     Ok(()) => slot.begin_close(ClosedBy::Peer),
-                    // Buffers are back by now: the next flush starts again.
-                    Err(error) if is(&error, Errno::NOBUFS) => self.counters.receive_starved += 1,
+                    Err(error) if is(&error, Errno::NOBUFS) => {
+                        slot.flags |= STARVED;
+                        self.starved.slots.push_back(at);
+                        self.counters.receive_starved += 1;
+                    }
                     Err(error)
                         if is(&error, Errno::CANCELED)
                             || is(&error, Errno::INTR)
@@ -147,7 +152,8 @@ impl<E: Events> Turn<'_, E> {
                 let why = slot.why;
                 *slot = Slot {
                     generation: slot.generation.wrapping_add(1),
-                    flags: slot.flags & QUEUED,
+                    // It may still stand in these lists, where it is looked at anew.
+                    flags: slot.flags & (QUEUED | STARVED),
                     ..Slot::FREE
                 };
                 self.free.push(at);

@@ -33,6 +33,7 @@ both!(
     scenarios::a_mebibyte_each_way,
     scenarios::a_thousand_at_once,
     scenarios::few_and_small_buffers_lose_nothing,
+    scenarios::starved_receives_start_when_there_are_buffers,
     scenarios::peer_ends_in_order,
     scenarios::peer_resets,
     scenarios::close_cancels_a_send,

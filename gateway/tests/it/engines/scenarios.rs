@@ -84,7 +84,20 @@ pub fn few_and_small_buffers_lose_nothing<E: Engine>() {
     echo_among_engines::<E>(100, 20_000, &config);
 }
 
-fn echo_among_engines<E: Engine>(clients: usize, bytes: usize, config: &EngineConfig) {
+/// A receive that finds no buffer starts again when there is one, not in every
+/// turn: else a thousand clients that send at once cost a thousand starts a turn.
+pub fn starved_receives_start_when_there_are_buffers<E: Engine>() {
+    let (clients, buffers) = (1_000, 16);
+    let config = EngineConfig {
+        receive_buffers: buffers,
+        ..EngineConfig::default()
+    };
+    let starved = echo_among_engines::<E>(clients, 100, &config);
+    assert!(starved <= 8 * clients as u64, "{starved} starved receives");
+}
+
+/// How many receives of the server found no buffer.
+fn echo_among_engines<E: Engine>(clients: usize, bytes: usize, config: &EngineConfig) -> u64 {
     let config = EngineConfig {
         connections_max: clients as u32,
         ..config.clone()
@@ -124,6 +137,7 @@ fn echo_among_engines<E: Engine>(clients: usize, bytes: usize, config: &EngineCo
     assert_eq!(server.log.accepted.len(), clients);
     assert_eq!(server.engine.counters().accepted, clients as u64);
     assert_eq!(client.engine.connections(), 0);
+    server.engine.counters().receive_starved
 }
 
 pub fn peer_ends_in_order<E: Engine>() {

@@ -93,7 +93,7 @@ pub fn starved_receives_start_when_there_are_buffers<E: Engine>() {
         ..EngineConfig::default()
     };
     let starved = echo_among_engines::<E>(clients, 100, &config);
-    assert!(starved <= 8 * clients as u64, "{starved} starved receives");
+    assert!(starved <= 5 * clients as u64, "{starved} starved receives");
 }
 
 /// How many receives of the server found no buffer.
@@ -103,6 +103,8 @@ fn echo_among_engines<E: Engine>(clients: usize, bytes: usize, config: &EngineCo
         ..config.clone()
     };
     let mut server = Driven::<E>::with(&config);
+    // A turn ends before all completions are taken, as a busy shard's does.
+    server.budget = 64;
     let mut client = Driven::<E>::with(&config);
     let address = server.listen();
     server.echo = true;

@@ -33,6 +33,8 @@ pub(super) struct Session {
     pub(super) ack_timed: bool,
     /// It stands in `timers` for the end of its grace.
     pub(super) grace_timed: bool,
+    /// It stands in `ending`.
+    pub(super) is_ending: bool,
 }
 
 /// What a timer is for.
@@ -88,6 +90,7 @@ impl Core {
             stream,
             ack_timed: false,
             grace_timed: false,
+            is_ending: false,
         };
         self.sessions.insert(id, session);
         self.counts.connected += 1;
@@ -231,8 +234,10 @@ impl Core {
     }
 
     pub(super) fn end_later(&mut self, id: SessionId, reason: CloseReason) {
-        let is_new = self.ending.iter().all(|(other, _)| *other != id);
-        if is_new && self.sessions.contains_key(&id) {
+        // A mark, not a look through `ending`: all of a gateway's may end at once.
+        if let Some(session) = self.sessions.get_mut(&id)
+            && !std::mem::replace(&mut session.is_ending, true)
+        {
             self.ending.push_back((id, reason));
         }
     }

@@ -474,7 +474,8 @@ impl<E: Engine> ShardDriver<E> {
             engine.wake_fd().try_clone_to_owned()?,
             tokio::io::Interest::READABLE,
         )?;
-        let uplinks = Uplinks::new(&setup.identity, &setup.targets, setup.seed)?;
+        let jitter = setup.config.boot.rotate_left(setup.index);
+        let uplinks = Uplinks::new(&setup.identity, &setup.targets, jitter)?;
         let shard = Shard::new(
             setup.config,
             setup.verifier,

@@ -3,6 +3,8 @@
 //!
 //! It knows no backend: what it forwards to is a group and an address.
 
+#![forbid(unsafe_code)]
+
 pub mod counters;
 pub mod drive;
 pub mod engine;

@@ -27,6 +27,10 @@ use crate::tls::{self, ClientPins};
 /// a restart; an attempt holds some kilobytes for at most the deadline.
 pub const HANDSHAKES_MAX: usize = 64;
 
+/// Handshakes in progress from which a peer has to prove its address first (a
+/// Retry, RFC 9000 §8.1.2): forged ones must not take the places of gateways.
+const PROVEN_FROM_HANDSHAKES: usize = HANDSHAKES_MAX / 4;
+
 /// Links alive or in their handshake: 16 gateways with 16 shards. It bounds the
 /// memory of a backend's uplinks (see `Link::new`).
 pub const LINKS_MAX: usize = 256;
@@ -169,6 +173,12 @@ impl Acceptor {
     }
 
     fn begin(&mut self, incoming: Incoming) {
+        if self.handshakes.len() >= PROVEN_FROM_HANDSHAKES && incoming.may_retry() {
+            // Costs an honest gateway a round trip, and keeps nothing here.
+            // Fails only for one that has proven it, which was just asked.
+            let _ = incoming.retry();
+            return;
+        }
         let slot = match self.slots.clone().try_acquire_owned() {
             Ok(slot) if self.handshakes.len() < HANDSHAKES_MAX => slot,
             _ => {

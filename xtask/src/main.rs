@@ -4,6 +4,8 @@
 //! Invariant: each generated file is a function of the sources alone, so that
 //! `--check` can tell whether it is current.
 
+#![forbid(unsafe_code)]
+
 mod artifact;
 mod bench_engines;
 mod control;

@@ -11,8 +11,8 @@
 //! - Nothing in here reads a clock, a socket or a random source; the ephemeral
 //!   keys come from a generator seeded by the driver.
 //! - No input of a peer makes it panic, and what a peer can make it keep is
-//!   bounded: before login one frame of at most 4 KiB and under 1 KiB of state,
-//!   after it one frame and `send_queue_bytes_max`.
+//!   bounded: before login one frame of at most 4 KiB, as much of answers and under
+//!   1 KiB of state, after it one frame and `send_queue_bytes_max`.
 //! - A frame is lost only through `Counters::drop_frame`, a connection only
 //!   through `close`.
 

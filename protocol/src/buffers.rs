@@ -2,7 +2,8 @@
 //! that wait to be sent borrow one, so that an idle connection owns none and
 //! a busy one allocates none in steady state.
 
-/// Buffers kept for reuse by one shard. At 4 KiB each that is 16 MiB at most.
+/// Buffers kept for reuse by one shard: 64 MiB at most, and under 16 MiB while
+/// few frames are longer than 4 KiB.
 pub const POOLED_BUFFERS_MAX: usize = 4_096;
 
 /// Capacity, bytes, above which a returned buffer is freed instead of kept:

@@ -7,7 +7,7 @@
 
 use crate::buffers::Buffers;
 use crate::frame;
-use crate::limits::FRAME_HEADER_BYTES;
+use crate::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
 
 /// The length field is below the header or above the maximum. The stream
 /// can't be trusted any more.
@@ -45,7 +45,11 @@ impl Reassembly {
                 return Ok(Some(head));
             }
             if !data.is_empty() {
-                self.partial = pool.take();
+                // Strangers, who may send little, get no buffer that was grown
+                // for others.
+                if frame_bytes_max >= FRAME_BYTES_MAX {
+                    self.partial = pool.take();
+                }
                 self.partial.extend_from_slice(data);
                 *data = &mut [];
             }

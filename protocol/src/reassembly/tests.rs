@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits;
 use crate::testing::cases;
 
 const FRAME_BYTES_MAX: usize = 200;
@@ -93,16 +94,30 @@ fn the_buffer_goes_back_to_the_pool() {
         for piece in [&frame[..7], &frame[7..]] {
             let mut piece = piece.to_vec();
             let mut data = piece.as_mut_slice();
-            while let Ok(Some(_)) = reassembly.next(&mut data, FRAME_BYTES_MAX, &mut pool) {}
+            while let Ok(Some(_)) = reassembly.next(&mut data, limits::FRAME_BYTES_MAX, &mut pool) {
+            }
         }
         assert_eq!((pool.len(), reassembly.pending_bytes()), (1, 0));
     }
     let mut data = &mut [20_u8, 0][..];
     assert_eq!(
-        reassembly.next(&mut data, FRAME_BYTES_MAX, &mut pool),
+        reassembly.next(&mut data, limits::FRAME_BYTES_MAX, &mut pool),
         Ok(None)
     );
     assert!(pool.is_empty());
     reassembly.release(&mut pool);
+    assert_eq!(pool.len(), 1);
+}
+
+#[test]
+fn a_stranger_is_lent_no_buffer_that_was_grown_for_others() {
+    let mut pool = Buffers::default();
+    pool.give(Vec::with_capacity(16_000));
+    let mut reassembly = Reassembly::default();
+    let mut start = [40, 0, 0];
+    let mut data = &mut start[..];
+    let frame = reassembly.next(&mut data, limits::LOGIN_FRAME_BYTES_MAX, &mut pool);
+    assert_eq!(frame, Ok(None));
+    assert_eq!(reassembly.pending_bytes(), 3);
     assert_eq!(pool.len(), 1);
 }

@@ -56,9 +56,12 @@ pub enum Command {
     #[command(after_help = "Examples:\n  \
         sallyport loadtest 127.0.0.1:7000 --key KEY --token-key KEY --clients 1000 --rate 10000\n  \
         sallyport loadtest 127.0.0.1:7000 --key KEY --token-key KEY --duration 30 \\\n      \
-        --admin http://127.0.0.1:7001 --json out.json --fail-if 'p99_us > 50000'\n\n\
+        --admin http://127.0.0.1:7001 --json out.json --fail-if 'p99_us > 50000'\n  \
+        sallyport loadtest 127.0.0.1:7000 --key KEY --token-key KEY \\\n      \
+        --scenario walk --clients 2000 --visible 4 --admin http://127.0.0.1:7001 --html out.html\n  \
+        sallyport loadtest compare before.json after.json\n\n\
         Exits 0 only if all clients connected and nothing was lost, doubled, reordered or wrong.")]
-    Loadtest(Box<loadtest::LoadtestArgs>),
+    Loadtest(Box<loadtest::LoadtestCommand>),
     /// Make a key
     #[command(after_help = "Examples:\n  \
         sallyport keygen gateway --out gateway.key       clients pin what it prints\n  \

@@ -58,7 +58,7 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> anyhow::Result<Verdict> {
     match command {
-        Command::Loadtest(arguments) => Ok(Verdict::Code(loadtest::run(&arguments))),
+        Command::Loadtest(arguments) => Ok(Verdict::Code(loadtest::run_command(&arguments))),
         Command::LoadtestWorker => Ok(Verdict::Code(loadtest::worker_main())),
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Token(arguments) => token::run(&arguments.command),

@@ -1,5 +1,5 @@
-//! Reads `/stats` of the server's admin ports: a minimal HTTP/1.1 GET, bounded
-//! in time and bytes, and the few figures of the answer that a report needs.
+//! Reads `/stats` and `/metrics` of the server's admin ports: a minimal HTTP/1.1 GET, bounded
+//! in time and bytes, and the few figures of the answers that a report needs.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -58,14 +58,30 @@ impl AdminUrl {
     /// # Errors
     /// What went wrong, for people.
     pub fn stats(&self, token: Option<&str>) -> Result<Stats, String> {
-        let failed = |problem: &dyn std::fmt::Display| {
-            format!("http://{}{}/stats: {problem}", self.authority, self.path)
-        };
-        let body = self.fetch(token).map_err(|problem| failed(&problem))?;
-        serde_json::from_slice(&body).map_err(|error| failed(&error))
+        let body = self.fetch("stats", token)?;
+        serde_json::from_slice(&body).map_err(|error| self.failed("stats", &error))
     }
 
-    fn fetch(&self, token: Option<&str>) -> Result<Vec<u8>, String> {
+    /// Fetches `/metrics` and returns what was lost or closed so far: series, as they are written
+    /// there, whose name ends with `_drops_total` or `_closes_total`.
+    ///
+    /// # Errors
+    /// What went wrong, for people.
+    pub fn losses(&self, token: Option<&str>) -> Result<BTreeMap<String, u64>, String> {
+        let body = self.fetch("metrics", token)?;
+        Ok(losses(&String::from_utf8_lossy(&body)))
+    }
+
+    fn failed(&self, what: &str, problem: &dyn std::fmt::Display) -> String {
+        format!("http://{}{}/{what}: {problem}", self.authority, self.path)
+    }
+
+    fn fetch(&self, what: &str, token: Option<&str>) -> Result<Vec<u8>, String> {
+        self.exchange(what, token)
+            .map_err(|problem| self.failed(what, &problem))
+    }
+
+    fn exchange(&self, what: &str, token: Option<&str>) -> Result<Vec<u8>, String> {
         let text = |error: std::io::Error| error.to_string();
         let address = self
             .authority
@@ -79,8 +95,7 @@ impl AdminUrl {
             format!("Authorization: Bearer {token}\r\n")
         });
         let request = format!(
-            "GET {}/stats HTTP/1.1\r\nHost: {}\r\nAccept: application/json\r\n{authorization}\
-             Connection: close\r\n\r\n",
+            "GET {}/{what} HTTP/1.1\r\nHost: {}\r\n{authorization}Connection: close\r\n\r\n",
             self.path, self.authority
         );
         socket.write_all(request.as_bytes()).map_err(text)?;
@@ -105,6 +120,18 @@ impl AdminUrl {
             }
         }
     }
+}
+
+/// The series of losses in Prometheus' text format; lines that are none are passed over.
+fn losses(text: &str) -> BTreeMap<String, u64> {
+    text.lines()
+        .filter_map(|line| line.rsplit_once(' '))
+        .filter(|(series, _)| {
+            let name = series.split('{').next().unwrap_or_default();
+            name.ends_with("_drops_total") || name.ends_with("_closes_total")
+        })
+        .filter_map(|(series, value)| Some((series.to_owned(), value.parse().ok()?)))
+        .collect()
 }
 
 /// How a body's end is known (RFC 9112 §6.3).

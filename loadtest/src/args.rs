@@ -3,7 +3,42 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
+
+/// `sallyport loadtest`: a run, or something else with the results of runs.
+#[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct LoadtestCommand {
+    /// The run.
+    #[command(flatten)]
+    pub run: Option<LoadtestArgs>,
+    /// Something else.
+    #[command(subcommand)]
+    pub other: Option<OtherCommand>,
+}
+
+/// What can be done besides a run.
+#[derive(Debug, Clone, Subcommand)]
+pub enum OtherCommand {
+    /// Compare the results of two runs, as --json wrote them
+    #[command(after_help = "Examples:\n  \
+        sallyport loadtest compare before.json after.json\n\n\
+        Prints each figure with the ratio of B to A, and names those that got worse by more than\n\
+        10 %. Exits 1 if one of the runs lost, doubled or reordered messages or had errors, 2 if a\n\
+        file is no result, else 0.")]
+    Compare(CompareArgs),
+}
+
+/// Arguments of `sallyport loadtest compare`.
+#[derive(Debug, Clone, Args)]
+pub struct CompareArgs {
+    /// The result to compare with
+    #[arg(value_name = "A.json")]
+    pub a: PathBuf,
+    /// The result that is compared
+    #[arg(value_name = "B.json")]
+    pub b: PathBuf,
+}
 
 /// Arguments of `sallyport loadtest`.
 #[derive(Debug, Clone, Args)]
@@ -23,9 +58,9 @@ pub struct LoadtestArgs {
     /// Clients
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub clients: u32,
-    /// Sends a second, over all clients
-    #[arg(long, default_value_t = 1_000.0, allow_negative_numbers = true)]
-    pub rate: f64,
+    /// Sends a second, over all clients [default: 1000; in walk as many as clients]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+    pub rate: Option<f64>,
     /// Seconds that are measured
     #[arg(
         long,
@@ -49,7 +84,10 @@ pub struct LoadtestArgs {
     /// Bytes of a payload
     #[arg(long, value_name = "BYTES", default_value_t = 64)]
     pub payload: u32,
-    /// Seed of the order of sends and of their content
+    /// In walk: others in view of a client, on average [default: 4]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub visible: Option<f64>,
+    /// Seed of the order of sends, of their content and of the ways of walkers
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Worker processes; as many as the open-file limit asks for if left out
@@ -64,6 +102,9 @@ pub struct LoadtestArgs {
     /// Write the result as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Write the result as one page with plots, which loads nothing from elsewhere
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Exit 1 if this holds for the result, such as 'p99_us > 50000' (repeatable)
     #[arg(long, value_name = "EXPR")]
     pub fail_if: Vec<String>,
@@ -80,6 +121,8 @@ pub struct LoadtestArgs {
 pub enum Scenario {
     /// Each send comes back
     Echo,
+    /// Clients walk on a map; who was seen where is compared with a brute-force answer
+    Walk,
 }
 
 impl Scenario {
@@ -87,6 +130,7 @@ impl Scenario {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Echo => "echo",
+            Self::Walk => "walk",
         }
     }
 }

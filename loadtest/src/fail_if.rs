@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::tally::REASONS;
 
 /// Numeric fields at the top of a report.
-const FIELDS: &[&str] = &[
+pub const FIELDS: &[&str] = &[
     "seed",
     "clients_wanted",
     "clients_connected",
@@ -21,9 +21,10 @@ const FIELDS: &[&str] = &[
     "frames_lost",
     "frames_duplicated",
     "frames_out_of_order",
+    "visible_mean",
 ];
 /// Fields of `latency_us`.
-const LATENCIES: &[&str] = &["p50", "p90", "p99", "p999", "max"];
+pub const LATENCIES: &[&str] = &["p50", "p90", "p99", "p999", "max"];
 /// Fields of each role in `server`.
 pub const SERVER_FIELDS: &[&str] = &[
     "cpu_seconds",

@@ -13,6 +13,7 @@
 
 mod client;
 mod finish;
+mod walk;
 
 use std::collections::VecDeque;
 use std::io;
@@ -30,6 +31,7 @@ use crate::messages::WorkerPlan;
 use crate::schedule::Schedule;
 use crate::tally::{Tally, connect_reason, socket_reason};
 use client::{Judge, Seen};
+use walk::{Walker, World};
 
 /// Connects and logins in flight of one worker. Enough to keep a gateway busy,
 /// few enough that none waits long for its WELCOME.
@@ -123,6 +125,8 @@ struct Slot {
     conn: Option<ConnId>,
     client: Option<Box<Client>>,
     ledger: Ledger,
+    /// In `walk`, from its request to be put on the map on.
+    walker: Option<Box<Walker>>,
     /// Turns that have come.
     due: u32,
 }
@@ -181,6 +185,8 @@ pub struct Fleet {
     shared: Shared,
     payload: Vec<u8>,
     schedule: Option<Schedule>,
+    /// In `walk`.
+    world: Option<World>,
     tally: Tally,
     phase: Phase,
     milestone: Option<Milestone>,
@@ -217,6 +223,7 @@ impl Fleet {
             conn: None,
             client: None,
             ledger: Ledger::default(),
+            walker: None,
             due: 0,
         });
         Self {
@@ -230,6 +237,7 @@ impl Fleet {
             shared: Shared::default(),
             payload: Vec::with_capacity(plan.payload_bytes),
             schedule: None,
+            world: World::new(&plan),
             tally: Tally::default(),
             phase: Phase::Connecting,
             milestone: None,
@@ -411,6 +419,8 @@ impl Fleet {
             index,
             schedule: self.schedule.as_ref(),
             ledger: &mut slot.ledger,
+            world: self.world.as_ref(),
+            walker: slot.walker.as_deref_mut(),
             tally: &mut self.tally,
             seen: &mut seen,
             now,
@@ -421,6 +431,10 @@ impl Fleet {
         }
         if let Some(up) = seen.group_up {
             self.set_group_up(index, up);
+            self.enter_map(index);
+        }
+        if let Some(answer) = seen.entry {
+            self.handle_entry(index, answer, now);
         }
         if let Some(closed) = seen.closed {
             self.end(index, crate::tally::closed_reason(closed), now);
@@ -471,15 +485,27 @@ impl Fleet {
         };
         let end = schedule.start().after_ms(self.plan.duration_ms);
         let is_over = schedule.poll_timeout().is_none() && now >= end;
+        if is_over && let Some(world) = &mut self.world {
+            world.set_answer(&self.plan);
+        }
         if is_over || self.tally.logged_in == 0 {
             self.end_window(if is_over { end } else { now }, now);
         }
     }
 
     fn advance_draining(&mut self, now: Time, deadline: Time, quiet_since: Option<Time>) {
-        let quiet_since =
-            (self.tally.outstanding == 0 && self.pending == 0).then(|| quiet_since.unwrap_or(now));
-        let is_settled = quiet_since.is_some_and(|since| now >= since.after_ms(SETTLE_MS));
+        let is_quiet =
+            self.tally.outstanding == 0 && self.pending == 0 && self.are_views_right(now);
+        let quiet_since = is_quiet.then(|| quiet_since.unwrap_or(now));
+        let settle_ms = if self.world.is_some() && !self.is_finishing {
+            walk::SETTLE_MS
+        } else {
+            SETTLE_MS
+        };
+        let is_settled = quiet_since.is_some_and(|since| now >= since.after_ms(settle_ms));
+        if is_settled || now >= deadline {
+            self.judge_views();
+        }
         if (is_settled || now >= deadline) && self.is_finishing {
             self.log_out(now);
         } else if is_settled || now >= deadline {
@@ -519,6 +545,8 @@ impl Fleet {
                 self.end(index, "connect_timeout", now);
             }
             Stage::LoggingIn | Stage::In | Stage::LoggingOut => {
+                self.enter_map(index);
+                let slot = &self.slots[index as usize];
                 let timeout = slot
                     .client
                     .as_ref()

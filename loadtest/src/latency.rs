@@ -11,6 +11,9 @@ use serde::Serialize;
 /// any reply is waited for.
 pub const LATENCY_US_MAX: u64 = 600_000_000;
 
+/// Points of a curve, up to nine nines at twenty a decade.
+const CURVE_POINTS_MAX: i32 = 180;
+
 /// Three digits: the error of a value is below a thousandth.
 const DIGITS: u8 = 3;
 
@@ -74,6 +77,29 @@ impl Latencies {
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.0.reset();
+    }
+
+    /// The curve of all quantiles: (quantile, microseconds), both rising, denser towards 1, and
+    /// no farther than one in all that were counted. At most a few hundred points.
+    pub fn curve(&self) -> Vec<(f64, f64)> {
+        let mut curve = Vec::new();
+        if self.0.is_empty() {
+            return curve;
+        }
+        let finest = 1.0 / self.0.len() as f64;
+        // Twenty steps of a decade of what lies above.
+        for step in 0..CURVE_POINTS_MAX {
+            let above = 10_f64.powf(f64::from(step) / -20.0);
+            if above < finest {
+                break;
+            }
+            let quantile = 1.0 - above;
+            curve.push((quantile, self.0.value_at_quantile(quantile) as f64));
+        }
+        if finest < 1.0 {
+            curve.push((1.0 - finest, self.0.max() as f64));
+        }
+        curve
     }
 
     /// The figures of a report; zeros where nothing was counted.

@@ -18,28 +18,42 @@
 pub mod admin;
 pub mod args;
 pub mod clock;
+pub mod compare;
 pub mod fail_if;
 mod fleet;
+pub mod html;
 pub mod latency;
 pub mod ledger;
 mod machine;
 pub mod messages;
 pub mod payload;
 pub mod plan;
+pub mod plot;
 pub mod progress;
 pub mod report;
 pub mod schedule;
-mod server;
+pub mod server;
 pub mod supervisor;
 mod tally;
+pub mod timeline;
 pub mod worker;
 
-pub use args::LoadtestArgs;
+pub use args::{LoadtestArgs, LoadtestCommand};
 pub use supervisor::{Hosting, execute, run, run_hosted};
 pub use worker::worker_main;
 
 /// The hidden subcommand under which the binary must call [`worker_main`].
 pub const WORKER_SUBCOMMAND: &str = "loadtest-worker";
+
+/// Does what the command line asks for; returns the exit code.
+pub fn run_command(command: &LoadtestCommand) -> u8 {
+    match (&command.other, &command.run) {
+        (Some(args::OtherCommand::Compare(files)), _) => compare::run(&files.a, &files.b),
+        (None, Some(args)) => run(args),
+        // The command line does not let this through.
+        (None, None) => EXIT_UNABLE,
+    }
+}
 
 /// Done, and nothing was wrong.
 pub const EXIT_GOOD: u8 = 0;

@@ -49,8 +49,19 @@ pub struct WorkerPlan {
     pub group: u16,
     /// Bytes of a payload.
     pub payload_bytes: usize,
+    /// The scenario `walk`; otherwise `echo`.
+    pub walk: Option<WalkPlan>,
     /// Whether io_uring carries the sockets; otherwise epoll.
     pub uring: bool,
+}
+
+/// What `walk` wants.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WalkPlan {
+    /// Others in view, on average.
+    pub visible: f64,
+    /// Number of the run, by which its clients know each other on the map.
+    pub run: u32,
 }
 
 /// From the parent.
@@ -85,6 +96,8 @@ pub enum FromWorker {
 /// Where a worker stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
+    /// When this was so, microseconds on the machine's steady clock.
+    pub at_us: u64,
     /// Clients that are logged in.
     pub logged_in: u32,
     /// Clients that were given up.
@@ -126,6 +139,8 @@ pub struct Outcome {
     pub duplicated: u64,
     /// Replies after that of a later send.
     pub out_of_order: u64,
+    /// `walk`: others in view at the end, summed over as many clients.
+    pub visible: Option<(u64, u64)>,
     /// Reason → count.
     pub errors: BTreeMap<String, u64>,
     /// All latencies: (microseconds, count).

@@ -9,12 +9,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use gateway::engine::{EngineKind, probe};
 use protocol::limits::PAYLOAD_BYTES_MAX;
+use protocol::world::VISIBLE_MAX;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::admin::AdminUrl;
-use crate::args::{EngineChoice, LoadtestArgs};
+use crate::args::{EngineChoice, LoadtestArgs, Scenario};
 use crate::fail_if::Condition;
-use crate::messages::WorkerPlan;
+use crate::messages::{WalkPlan, WorkerPlan};
 use crate::payload::PREFIX_BYTES;
 
 /// Descriptors of a worker that are no clients: standard streams, the engine's
@@ -22,6 +23,10 @@ use crate::payload::PREFIX_BYTES;
 pub const OTHER_FILES: u64 = 64;
 /// Worker processes; above this the machine is the limit, not the files.
 pub const PROCESSES_MAX: u32 = 64;
+/// Sends a second unless asked for; each client of a default run sends ten times a second.
+const RATE: f64 = 1_000.0;
+/// Others in view of a walker, on average, unless asked for.
+const VISIBLE: f64 = 4.0;
 /// Longest drain, seconds.
 const DRAIN_SECONDS_MAX: f64 = 300.0;
 /// Longest window, seconds: ten years.
@@ -91,10 +96,22 @@ impl Plan {
             let problem = format!("must be between {PREFIX_BYTES} and {PAYLOAD_BYTES_MAX}");
             return Err(Unable::argument("--payload", problem));
         }
-        in_range("--rate", args.rate, 0.0, 1e9)?;
+        let walks = args.scenario == Scenario::Walk;
+        let rate = match args.rate {
+            Some(rate) => rate,
+            // Each moves once a second.
+            None if walks => f64::from(args.clients),
+            None => RATE,
+        };
+        in_range("--rate", rate, 0.0, 1e9)?;
+        let visible = args.visible.unwrap_or(VISIBLE);
+        in_range("--visible", visible, 0.0, VISIBLE_MAX as f64)?;
+        if !walks && args.visible.is_some() {
+            return Err(Unable::argument("--visible", "is for --scenario walk"));
+        }
         let duration_ms = seconds("--duration", args.duration, DURATION_SECONDS_MAX)?;
         let drain_ms = seconds("--drain", args.drain, DRAIN_SECONDS_MAX)?;
-        let sends_a_client = args.rate * args.duration / f64::from(args.clients);
+        let sends_a_client = rate * args.duration / f64::from(args.clients);
         if sends_a_client >= f64::from(u32::MAX) {
             let problem = "makes more than 2^32 sends a client; take more clients or less time";
             return Err(Unable::argument("--rate", problem));
@@ -106,22 +123,24 @@ impl Plan {
         let mut run = [0; 4];
         fill_random(&mut run)
             .map_err(|error| Unable::Environment(format!("no random numbers: {error}")))?;
+        let run = u32::from_le_bytes(run);
         let whole = WorkerPlan {
             target,
             gateway_key,
             token_secret: args.token_key.clone(),
             audience: args.audience.clone(),
-            account_prefix: format!("loadtest-{:08x}", u32::from_le_bytes(run)),
+            account_prefix: format!("loadtest-{:08x}", run),
             clients: args.clients,
             first: 0,
             count: args.clients,
-            rate: args.rate,
+            rate,
             duration_ms,
             drain_ms,
             seed: args.seed,
             lane: args.lane,
             group: args.group,
             payload_bytes,
+            walk: walks.then_some(WalkPlan { visible, run }),
             uring: engine == EngineKind::Uring,
         };
         let admins: Vec<AdminUrl> = args
@@ -140,12 +159,14 @@ impl Plan {
             let problem = "figures of the server need --admin";
             return Err(Unable::argument("--fail-if", problem));
         }
-        if let Some(path) = &args.json {
-            // Emptied now: an older result must not pass for that of a run that
-            // then could not be made.
-            File::create(path).map_err(|error| {
-                Unable::argument("--json", format!("{}: {error}", path.display()))
-            })?;
+        for (argument, path) in [("--json", &args.json), ("--html", &args.html)] {
+            if let Some(path) = path {
+                // Emptied now: an older result must not pass for that of a run
+                // that then could not be made.
+                File::create(path).map_err(|error| {
+                    Unable::argument(argument, format!("{}: {error}", path.display()))
+                })?;
+            }
         }
         Ok(Self {
             workers: divide(&whole, processes(args, engine)?),
@@ -158,11 +179,6 @@ impl Plan {
 
 fn resolve(target: &str) -> Result<SocketAddr, Unable> {
     let problem = |problem: String| Unable::argument("TARGET", format!("`{target}`: {problem}"));
-    if target == "compare" {
-        return Err(problem(String::from(
-            "comparing results is not available yet",
-        )));
-    }
     target
         .to_socket_addrs()
         .map_err(|error| problem(format!("{error}; it must be HOST:PORT")))?

@@ -131,6 +131,10 @@ impl Totals {
         sum.lost += outcome.lost;
         sum.duplicated += outcome.duplicated;
         sum.out_of_order += outcome.out_of_order;
+        if let Some((seen, clients)) = outcome.visible {
+            let sum = sum.visible.get_or_insert_default();
+            *sum = (sum.0 + seen, sum.1 + clients);
+        }
         for (reason, count) in &outcome.errors {
             *sum.errors.entry(reason.clone()).or_default() += count;
         }
@@ -242,4 +246,4 @@ impl Report {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

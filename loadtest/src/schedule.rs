@@ -79,6 +79,23 @@ impl Schedule {
         self.at(u64::from(turn) * self.clients + u64::from(place))
     }
 
+    /// The moment of turn number `turn` of the client at this place in the order, from 0.
+    pub fn moment(&self, turn: u32, place: u32) -> Time {
+        self.at(u64::from(turn) * self.clients + u64::from(place))
+    }
+
+    /// Turns of the client at this place in the order that were due by `now`, of this run.
+    pub fn turns_until(&self, now: Time, place: u32) -> u32 {
+        if self.us_per_send <= 0.0 || now < self.start {
+            return 0;
+        }
+        // A moment is cut to whole microseconds, so that one too few could come out.
+        let sends = (now.us_since(self.start) as f64 + 1.0) / self.us_per_send;
+        let due = (sends as u64 + 1).min(self.total);
+        let turns = due.saturating_sub(u64::from(place)).div_ceil(self.clients);
+        u32::try_from(turns).unwrap_or(u32::MAX)
+    }
+
     /// Turns of a local client among the first `total` sends of the run.
     pub fn turns_of(&self, client: u32, total: u64) -> u64 {
         let place = self.places.get(client as usize).copied().unwrap_or(0);
@@ -117,6 +134,15 @@ impl Schedule {
 /// Sends of a whole run.
 pub fn total(rate: f64, duration_ms: u64) -> u64 {
     (rate * duration_ms as f64 / 1e3).round().max(0.0) as u64
+}
+
+/// The place of each client of the run in the order.
+pub fn places(clients: u32, seed: u64) -> Vec<u32> {
+    let mut places = vec![0; clients as usize];
+    for (place, client) in (0_u32..).zip(order(clients, seed)) {
+        places[client as usize] = place;
+    }
+    places
 }
 
 /// A permutation of the clients by the seed (Fisher and Yates).

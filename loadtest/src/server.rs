@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::admin::{AdminUrl, RoleStats};
 use crate::report::ServerFigures;
+use crate::timeline::RoleReading;
 
 /// Samples in a row that may fail before a port is left alone: each failure can
 /// cost its timeout.
@@ -32,6 +33,17 @@ struct Watched {
 struct Port {
     url: AdminUrl,
     failures: u32,
+    /// Lost and closed before the run; nothing if nobody asked or its port did not tell.
+    losses_before: Option<BTreeMap<String, u64>>,
+}
+
+/// A series of losses that rose in a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// As in `/metrics`.
+    pub series: String,
+    /// By how much.
+    pub count: u64,
 }
 
 /// See the module.
@@ -78,6 +90,7 @@ impl Server {
             server.ports.push(Port {
                 url: url.clone(),
                 failures: 0,
+                losses_before: None,
             });
         }
         Ok(server)
@@ -132,6 +145,60 @@ impl Server {
             }
         }
         is_at_rest
+    }
+
+    /// The latest reading of each role, in the order of [`Self::processes`].
+    pub fn reading(&self) -> Vec<RoleReading> {
+        self.watched
+            .iter()
+            .map(|watched| RoleReading {
+                cpu_seconds: watched.latest.cpu_seconds,
+                rss_bytes: watched.latest.rss_bytes,
+            })
+            .collect()
+    }
+
+    /// Name of each role with the number of the process that it is in.
+    pub fn processes(&self) -> Vec<(String, usize)> {
+        self.watched
+            .iter()
+            .map(|watched| (watched.name.clone(), watched.port))
+            .collect()
+    }
+
+    /// Notes what was lost and closed before the run.
+    pub fn mark_losses(&mut self) {
+        for port in &mut self.ports {
+            // A port that cannot tell has no less to say of CPU and memory.
+            port.losses_before = port.url.losses(self.token.as_deref()).ok();
+        }
+    }
+
+    /// What the server lost and closed since [`Self::mark_losses`], by series, summed over its
+    /// processes; nothing if no port tells.
+    pub fn losses(&self) -> Option<Vec<Loss>> {
+        let mut sums: Option<BTreeMap<String, u64>> = None;
+        for port in &self.ports {
+            let Some(before) = &port.losses_before else {
+                continue;
+            };
+            let Ok(now) = port.url.losses(self.token.as_deref()) else {
+                continue;
+            };
+            let sums = sums.get_or_insert_default();
+            for (series, value) in now {
+                let rose = value.saturating_sub(before.get(&series).copied().unwrap_or(0));
+                if rose > 0 {
+                    *sums.entry(series).or_default() += rose;
+                }
+            }
+        }
+        let losses = sums?.into_iter();
+        Some(
+            losses
+                .map(|(series, count)| Loss { series, count })
+                .collect(),
+        )
     }
 
     /// All clients are in and the first send is about to be made.

@@ -14,12 +14,14 @@ use std::time::{Duration, Instant};
 use crate::args::LoadtestArgs;
 use crate::clock;
 use crate::fleet;
+use crate::html::{self, Record};
 use crate::latency::Latencies;
 use crate::messages::{FromWorker, Outcome, Progress, ToWorker};
 use crate::plan::{Plan, Unable};
 use crate::progress::{Printer, Stage, Status};
 use crate::report::{Report, Totals};
 use crate::server::Server;
+use crate::timeline::{self, Reading, Sample};
 use crate::{EXIT_GOOD, EXIT_UNABLE, EXIT_WRONG, machine};
 
 pub use hosting::Hosting;
@@ -47,19 +49,18 @@ pub fn run(args: &LoadtestArgs) -> u8 {
 /// [`run`], with the choice of where workers live.
 pub fn run_hosted(args: &LoadtestArgs, hosting: Hosting) -> u8 {
     let mut printer = Printer::default();
-    let result = execute(args, hosting, &mut |status| {
+    let result = record(args, hosting, &mut |status| {
         printer.show(status);
         ControlFlow::Continue(())
     });
     printer.finish();
     match result {
-        Ok((report, wrong)) => {
+        Ok(finished) => {
+            let Finished { report, wrong, .. } = &finished;
             // A reader that has gone (`| head`) is no reason to fail.
-            let _ = std::io::stdout().write_all(report.summary(&wrong).as_bytes());
-            if let Some(path) = &args.json
-                && let Err(problem) = write_json(path, &report)
-            {
-                let _ = writeln!(std::io::stderr(), "error: --json: {problem}");
+            let _ = std::io::stdout().write_all(report.summary(wrong).as_bytes());
+            if let Err(problem) = write_files(args, &finished) {
+                let _ = writeln!(std::io::stderr(), "error: {problem}");
                 return EXIT_UNABLE;
             }
             if wrong.is_empty() {
@@ -75,14 +76,37 @@ pub fn run_hosted(args: &LoadtestArgs, hosting: Hosting) -> u8 {
     }
 }
 
-fn write_json(path: &std::path::Path, report: &Report) -> Result<(), String> {
-    let mut text = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
-    text.push('\n');
-    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+/// Writes what `--json` and `--html` ask for.
+fn write_files(args: &LoadtestArgs, finished: &Finished) -> Result<(), String> {
+    let write = |argument: &str, path: &std::path::Path, text: &str| {
+        std::fs::write(path, text)
+            .map_err(|error| format!("{argument}: {}: {error}", path.display()))
+    };
+    if let Some(path) = &args.json {
+        let mut text = serde_json::to_string_pretty(&finished.report)
+            .map_err(|error| format!("--json: {error}"))?;
+        text.push('\n');
+        write("--json", path, &text)?;
+    }
+    if let Some(path) = &args.html {
+        let page = html::page(&finished.report, &finished.wrong, &finished.record);
+        write("--html", path, &page)?;
+    }
+    Ok(())
 }
 
-/// Runs a test; `observe` sees the status once a second and can end the run
-/// early. Returns the report and what is wrong, one line each.
+/// What a run leaves.
+#[derive(Debug)]
+pub struct Finished {
+    /// The result.
+    pub report: Report,
+    /// What is wrong, one line each.
+    pub wrong: Vec<String>,
+    /// What its plots are drawn from.
+    pub record: Record,
+}
+
+/// [`record`], for those who want the report and what is wrong only.
 ///
 /// # Errors
 /// The test could not run.
@@ -91,8 +115,20 @@ pub fn execute(
     hosting: Hosting,
     observe: &mut dyn FnMut(&Status) -> ControlFlow<()>,
 ) -> Result<(Report, Vec<String>), Unable> {
+    record(args, hosting, observe).map(|finished| (finished.report, finished.wrong))
+}
+
+/// Runs a test; `observe` sees the status once a second and can end the run early.
+///
+/// # Errors
+/// The test could not run.
+pub fn record(
+    args: &LoadtestArgs,
+    hosting: Hosting,
+    observe: &mut dyn FnMut(&Status) -> ControlFlow<()>,
+) -> Result<Finished, Unable> {
     let plan = Plan::new(args)?;
-    let server = Server::new(&plan.admins, plan.admin_token.clone())
+    let mut server = Server::new(&plan.admins, plan.admin_token.clone())
         .map_err(|problem| Unable::argument("--admin", problem))?;
     for role in plan.fail_if.iter().filter_map(|condition| condition.role()) {
         if !server.has_role(role) {
@@ -103,13 +139,19 @@ pub fn execute(
             return Err(Unable::argument("--fail-if", problem));
         }
     }
+    if args.html.is_some() {
+        server.mark_losses();
+    }
     let workers = Workers::start(&plan.workers, hosting)
         .map_err(|error| Unable::Environment(format!("workers cannot be started: {error}")))?;
     let mut run = Run::new(args, &plan, workers, server);
     run.drive(observe);
     let report = run.report(args)?;
-    let wrong = report.wrong(&plan.fail_if);
-    Ok((report, wrong))
+    Ok(Finished {
+        wrong: report.wrong(&plan.fail_if),
+        report,
+        record: run.into_record(),
+    })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,13 +166,34 @@ enum Phase {
 #[derive(Debug, Default)]
 struct Known {
     progress: Progress,
+    /// As of the last status.
+    shown: Progress,
+    sent_per_second: f64,
+    received_per_second: f64,
     is_ready: bool,
     is_drained: bool,
     outcome: Option<Outcome>,
 }
 
+impl Known {
+    /// Rates since the last status. Workers report at moments of their own, so that what came
+    /// within one second of the parent's may be that of two.
+    fn rate(&mut self) {
+        let us = self.progress.at_us.saturating_sub(self.shown.at_us);
+        if self.outcome.is_some() || self.shown.at_us == 0 {
+            (self.sent_per_second, self.received_per_second) = (0.0, 0.0);
+        } else if us > 0 {
+            let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 * 1e6 / us as f64;
+            self.sent_per_second = rate(self.progress.sent, self.shown.sent);
+            self.received_per_second = rate(self.progress.received, self.shown.received);
+        }
+        self.shown.clone_from(&self.progress);
+    }
+}
+
 struct Run {
     clients: u32,
+    rate: f64,
     duration_ms: u64,
     drain_ms: u64,
     workers: Workers,
@@ -141,10 +204,13 @@ struct Run {
     /// Start of the window, on the machine's steady clock.
     start_us: Option<u64>,
     recent: Latencies,
-    shown: Progress,
+    /// Clients that were in at the last status.
+    shown_clients: u32,
     shown_at: Instant,
     /// Last reading of the server.
     sampled_at: Instant,
+    began: Instant,
+    record: Record,
 }
 
 impl Run {
@@ -154,8 +220,13 @@ impl Run {
             + fleet::CONNECT_PHASE_MS_A_CLIENT * u64::from(args.clients)
             + fleet::GROUP_UP_MS;
         let whole = &plan.workers[0];
+        let record = Record {
+            roles: server.processes(),
+            ..Record::default()
+        };
         Self {
             clients: args.clients,
+            rate: whole.rate,
             duration_ms: whole.duration_ms,
             drain_ms: whole.drain_ms,
             known: plan.workers.iter().map(|_| Known::default()).collect(),
@@ -165,13 +236,23 @@ impl Run {
             deadline: now + Duration::from_millis(connect_ms) + SLACK,
             start_us: None,
             recent: Latencies::default(),
-            shown: Progress::default(),
+            shown_clients: 0,
             shown_at: now,
             sampled_at: now,
+            began: now,
+            record,
         }
     }
 
     fn drive(&mut self, observe: &mut dyn FnMut(&Status) -> ControlFlow<()>) {
+        // Plots begin with nobody there, and end so.
+        self.record.timeline.push(Sample::default());
+        self.watch(observe);
+        let status = self.status(Instant::now());
+        self.note(&status);
+    }
+
+    fn watch(&mut self, observe: &mut dyn FnMut(&Status) -> ControlFlow<()>) {
         let mut tick_at = Instant::now() + TICK;
         while self.known.iter().any(|known| known.outcome.is_none()) {
             let now = Instant::now();
@@ -188,6 +269,7 @@ impl Run {
                 if self.phase != Phase::Finishing && !self.is_resting() {
                     self.sample();
                 }
+                self.note(&status);
             }
             self.advance();
             let mut wait = tick_at.saturating_duration_since(Instant::now());
@@ -278,6 +360,10 @@ impl Run {
         self.server.mark_start();
         let at_us = clock::time().after_ms(START_LEAD_MS).0;
         self.start_us = Some(at_us);
+        self.record.window = Some((
+            self.began.elapsed().as_secs_f64() + START_LEAD_MS as f64 / 1e3,
+            self.duration_ms as f64 / 1e3,
+        ));
         self.workers.send(&ToWorker::Start { at_us });
         self.phase = Phase::Running;
         let window = Duration::from_millis(START_LEAD_MS + self.duration_ms + self.drain_ms);
@@ -311,17 +397,46 @@ impl Run {
         }
     }
 
+    /// Keeps what a second was like for the plots.
+    fn note(&mut self, status: &Status) {
+        let seconds = |at: Instant| at.duration_since(self.began).as_secs_f64();
+        let server = self.server.is_watched().then(|| Reading {
+            at_seconds: seconds(self.sampled_at),
+            roles: self.server.reading(),
+        });
+        self.record.timeline.push(Sample {
+            at_seconds: seconds(self.shown_at),
+            clients: status.clients,
+            sent_per_second: status.sent_per_second,
+            received_per_second: status.received_per_second,
+            // No latency is 0; there was none.
+            latency: (status.p99_us > 0).then_some(timeline::Latency {
+                p50_us: status.p50_us as f64,
+                p99_us: status.p99_us as f64,
+            }),
+            server,
+        });
+    }
+
+    fn into_record(self) -> Record {
+        Record {
+            losses: self.server.losses(),
+            ..self.record
+        }
+    }
+
     fn status(&mut self, now: Instant) -> Status {
         let mut sum = Progress::default();
-        for known in &self.known {
+        let (mut sent_per_second, mut received_per_second) = (0.0, 0.0);
+        for known in &mut self.known {
+            known.rate();
             sum.logged_in += known.progress.logged_in;
             sum.failed += known.progress.failed;
-            sum.sent += known.progress.sent;
-            sum.received += known.progress.received;
             sum.errors += known.progress.errors;
+            sent_per_second += known.sent_per_second;
+            received_per_second += known.received_per_second;
         }
         let seconds = now.duration_since(self.shown_at).as_secs_f64().max(0.001);
-        let per_second = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
         let latency = self.recent.percentiles();
         self.recent.clear();
         let window_us = self
@@ -338,19 +453,17 @@ impl Run {
             clients: sum.logged_in,
             clients_wanted: self.clients,
             clients_failed: sum.failed,
-            logins_per_second: per_second(
-                u64::from(sum.logged_in),
-                u64::from(self.shown.logged_in),
-            ),
-            sent_per_second: per_second(sum.sent, self.shown.sent),
-            received_per_second: per_second(sum.received, self.shown.received),
+            logins_per_second: f64::from(sum.logged_in.saturating_sub(self.shown_clients))
+                / seconds,
+            sent_per_second,
+            received_per_second,
             p50_us: latency.p50,
             p99_us: latency.p99,
             errors: sum.errors,
             window_seconds: (window_us as f64 / 1e6).min(duration_seconds),
             duration_seconds,
         };
-        self.shown = sum;
+        self.shown_clients = sum.logged_in;
         self.shown_at = now;
         status
     }
@@ -360,6 +473,7 @@ impl Run {
         for outcome in self.known.iter().filter_map(|known| known.outcome.as_ref()) {
             totals.add(outcome);
         }
+        self.record.curve = totals.latencies.curve();
         let sum = totals.sum;
         if let Some(problem) = sum
             .unable
@@ -398,7 +512,7 @@ impl Run {
             connect_failures: sum.connect_failures,
             connect_seconds: seconds(sum.first_attempt_us, sum.last_login_us),
             duration_seconds,
-            rate_wanted: args.rate,
+            rate_wanted: self.rate,
             rate_reached,
             frames_sent: sum.sent,
             frames_received: sum.received,
@@ -406,7 +520,10 @@ impl Run {
             frames_duplicated: sum.duplicated,
             frames_out_of_order: sum.out_of_order,
             errors: sum.errors,
-            visible_mean: None,
+            visible_mean: sum
+                .visible
+                .filter(|(_, clients)| *clients > 0)
+                .map(|(seen, clients)| seen as f64 / clients as f64),
             latency_us: totals.latencies.percentiles(),
             server: self.server.figures(sum.logged_in_most, sum.received),
         })

@@ -143,10 +143,10 @@ fn drive<E: Engine>(
         }
         match fleet.poll_milestone() {
             Some(Milestone::Ready) => {
-                write_line(output, &FromWorker::Ready(fleet.progress()))?;
+                write_line(output, &FromWorker::Ready(fleet.progress(now)))?;
             }
             Some(Milestone::Drained) => {
-                write_line(output, &FromWorker::Drained(fleet.progress()))?;
+                write_line(output, &FromWorker::Drained(fleet.progress(now)))?;
             }
             Some(Milestone::Done) => {
                 return write_line(output, &FromWorker::Final(Box::new(fleet.outcome())));
@@ -155,7 +155,7 @@ fn drive<E: Engine>(
         }
         if now >= progress_at {
             progress_at = now + PROGRESS_US;
-            write_line(output, &FromWorker::Progress(fleet.progress()))?;
+            write_line(output, &FromWorker::Progress(fleet.progress(now)))?;
         }
         if now >= inbox_at {
             inbox_at = now + INBOX_US;

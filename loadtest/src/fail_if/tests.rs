@@ -64,7 +64,6 @@ fn unknown_names_and_broken_expressions_are_refused() {
         "latency_us > 5",
         "frames_lots > 5",
         "scenario == 1",
-        "visible_mean > 1",
         "errors.nonsense > 0",
         "server.gateway > 0",
         "server.gateway.cpu > 0",

@@ -9,8 +9,10 @@ use protocol::limits::TOKEN_LIFE_MS_MAX;
 use protocol::stream::OutboxLimits;
 use protocol::time::{Now, Time};
 use protocol::token::{Claims, issue};
+use protocol::world::{Entry, MOVE};
 use rand_core::RngCore as _;
 
+use super::walk::{Walker, World};
 use super::{Command, Fleet, MESSAGE, Stage};
 use crate::ledger::{Ledger, Reply};
 use crate::messages::WorkerPlan;
@@ -29,6 +31,8 @@ pub(super) struct Seen {
     pub logged_in: bool,
     pub group_up: Option<bool>,
     pub closed: Option<Closed>,
+    /// What the map says to the request to be put on it.
+    pub entry: Option<Result<Entry, ()>>,
 }
 
 /// Judges events of one client.
@@ -38,6 +42,8 @@ pub(super) struct Judge<'a> {
     pub index: u32,
     pub schedule: Option<&'a Schedule>,
     pub ledger: &'a mut Ledger,
+    pub world: Option<&'a World>,
+    pub walker: Option<&'a mut Walker>,
     pub tally: &'a mut Tally,
     pub seen: &'a mut Seen,
     pub now: Time,
@@ -61,6 +67,10 @@ impl Judge<'_> {
 
     fn message(&mut self, header: &MessageHeader, payload: &[u8]) {
         self.tally.received += 1;
+        if self.world.is_some() {
+            self.world_message(header, payload);
+            return;
+        }
         let lane = self.plan.lane.lane();
         // A request names itself; a message only by its content.
         let sequence = if lane == Lane::Reliable {
@@ -181,6 +191,9 @@ impl Fleet {
         let Some(client) = slot.client.as_mut() else {
             return;
         };
+        if self.world.is_some() && !slot.walker.as_ref().is_some_and(|walker| walker.is_here()) {
+            return;
+        }
         let (plan, lane) = (&self.plan, self.plan.lane.lane());
         let group = GroupId(plan.group);
         for _ in 0..CATCH_UP_MAX {
@@ -190,13 +203,23 @@ impl Fleet {
             if sequence == slot.due || (lane != Lane::Reliable && slot.is_sending) {
                 return;
             }
-            payload::write(
-                plan.seed,
-                plan.first + index,
-                sequence,
-                plan.payload_bytes,
-                &mut self.payload,
-            );
+            let number = plan.first + index;
+            if let Some(world) = &self.world {
+                world.encode_move(number, sequence + 1, &mut self.payload);
+                let (payload, shared) = (&self.payload, &mut self.shared);
+                if client
+                    .send(now, lane, group, MOVE, payload, shared)
+                    .is_err()
+                {
+                    return;
+                }
+                slot.ledger.send();
+                self.pending -= 1;
+                self.tally.sent += 1;
+                continue;
+            }
+            let bytes = plan.payload_bytes;
+            payload::write(plan.seed, number, sequence, bytes, &mut self.payload);
             let sent = if lane == Lane::Reliable {
                 client.request(group, MESSAGE, &self.payload).map(|_| ())
             } else {

@@ -105,9 +105,15 @@ impl Fleet {
     /// What a client that was in leaves behind.
     fn bury(&mut self, index: u32) {
         self.set_group_up(index, false);
+        self.leave_map(index);
         let slot = &mut self.slots[index as usize];
         slot.stage = Stage::Ended;
-        let missing = slot.ledger.missing();
+        // A move has no reply; what became of it shows in the views.
+        let missing = if self.world.is_some() {
+            0
+        } else {
+            slot.ledger.missing()
+        };
         self.pending -= u64::from(slot.due - slot.ledger.sent());
         self.tally.logged_in -= 1;
         self.tally.lost += missing;
@@ -136,7 +142,16 @@ impl Fleet {
         if self.arriving > 0 {
             return;
         }
-        let missing = self.tally.logged_in - self.groups_up;
+        let missing = self.tally.logged_in - self.able();
+        let is_refused = self.able() == 0 && self.world.as_ref().is_some_and(|w| w.refused > 0);
+        if is_refused {
+            self.unable = Some(format!(
+                "enter_refused: group {} lets nobody on a map; is its game `walk`?",
+                self.plan.group
+            ));
+            self.finish();
+            return;
+        }
         if missing > 0 && now < self.group_deadline {
             return;
         }
@@ -148,7 +163,12 @@ impl Fleet {
             self.finish();
             return;
         }
-        self.tally.errors_add("group_not_up", u64::from(missing));
+        let reason = if self.world.is_some() {
+            "not_on_map"
+        } else {
+            "group_not_up"
+        };
+        self.tally.errors_add(reason, u64::from(missing));
         self.phase = Phase::Ready;
         self.milestone = Some(Milestone::Ready);
     }
@@ -192,10 +212,11 @@ impl Fleet {
     }
 
     /// Where the worker stands. Takes the latencies since the last time.
-    pub fn progress(&mut self) -> Progress {
+    pub fn progress(&mut self, now: Time) -> Progress {
         let latency = self.tally.interval.take_counts();
         self.tally.earlier.add_counts(&latency);
         Progress {
+            at_us: now.0,
             logged_in: self.tally.logged_in,
             failed: self.tally.failed,
             sent: self.tally.sent,
@@ -227,6 +248,7 @@ impl Fleet {
             lost: self.tally.lost,
             duplicated: self.tally.duplicated,
             out_of_order: self.tally.out_of_order,
+            visible: self.world.as_ref().map(|world| world.visible_at_end),
             errors: self
                 .tally
                 .errors()

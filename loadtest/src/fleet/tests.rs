@@ -1,7 +1,9 @@
 //! A fleet in virtual time against a server in memory that speaks the protocol
 //! and misbehaves on purpose: each fault must be reported as what it is.
 
+mod map;
 mod server;
+mod walks;
 
 use gateway::engine::{ClosedBy, ConnId};
 use protocol::time::{Now, Time};
@@ -37,6 +39,7 @@ fn plan(lane: LaneName) -> WorkerPlan {
         lane,
         group: 1,
         payload_bytes: 64,
+        walk: None,
         uring: false,
     }
 }
@@ -54,9 +57,12 @@ fn token_secret() -> [u8; 64] {
 
 /// Runs a fleet against a server until it is done.
 fn run(plan: WorkerPlan, fault: Fault) -> Outcome {
+    run_on(plan, Server::new(fault, FAULT_EVERY), fault)
+}
+
+fn run_on(plan: WorkerPlan, mut server: Server, fault: Fault) -> Outcome {
     let mut now = Time(1_000_000);
     let mut fleet = Fleet::new(plan, token_secret(), [7; 32], now);
-    let mut server = Server::new(fault, FAULT_EVERY);
     let mut generation = 0;
     for _ in 0..STEPS_MAX {
         now = now + STEP_US;
@@ -82,6 +88,7 @@ fn run(plan: WorkerPlan, fault: Fault) -> Outcome {
                 Command::Close(conn) => server.forget(conn),
             }
         }
+        server.handle_time(now);
         for (conn, mut bytes) in server.take_answers() {
             fleet.handle_received(conn, &mut bytes, now);
         }

@@ -7,7 +7,7 @@ use crate::fail_if::Condition;
 use crate::latency::Percentiles;
 use crate::messages::Outcome;
 
-fn good() -> Report {
+pub fn good() -> Report {
     Report {
         scenario: "echo",
         transport: "tcp",

@@ -137,12 +137,23 @@ fn admin_port() -> String {
     std::thread::spawn(move || {
         for (reading, socket) in (0_u64..).zip(listener.incoming()) {
             let Ok(mut socket) = socket else { return };
-            let _ = socket.read(&mut [0; 2_048]);
+            let mut request = [0; 2_048];
+            let read = socket.read(&mut request).unwrap_or(0);
             let rss = if reading == 0 { 1_000_000 } else { 1_040_000 };
             let body = format!(
                 r#"{{"roles":{{"gateway":{{"engine":"uring","cpu_seconds":{},"rss_bytes":{rss}}}}}}}"#,
                 reading as f64 / 100.0
             );
+            let body = if request[..read].starts_with(b"GET /metrics ") {
+                format!(
+                    "# TYPE sallyport_gateway_drops_total counter\n\
+                     sallyport_gateway_drops_total{{reason=\"rate_limited\"}} {reading}\n\
+                     sallyport_gateway_drops_total{{reason=\"before_login\"}} 5\n\
+                     sallyport_gateway_frames_total {reading}\n"
+                )
+            } else {
+                body
+            };
             let _ = write!(
                 socket,
                 "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
@@ -173,4 +184,24 @@ fn the_servers_figures_come_from_its_admin_port() {
     args.fail_if = vec![String::from("server.login.cpu_seconds > 1")];
     let problem = run(&args, |_| ControlFlow::Continue(())).expect_err("a refusal");
     assert!(problem.contains("gateway"), "{problem}");
+}
+
+#[test]
+fn a_page_is_written_with_what_the_server_lost_and_nothing_from_elsewhere() {
+    let cluster = Cluster::start(EchoGame);
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("out.html");
+    let mut args = cluster.args(&short(&["--admin", &admin_port()]));
+    args.html = Some(path.clone());
+    assert_eq!(
+        loadtest::run_hosted(&args, loadtest::Hosting::Threads),
+        loadtest::EXIT_GOOD
+    );
+    let page = std::fs::read_to_string(&path).expect("a page");
+    assert!(page.contains("gateway: rate_limited"));
+    // What did not rise in the run is no loss of it, and other counters are none.
+    assert!(!page.contains("before_login") && !page.contains("frames_total"));
+    assert!(page.contains("CPU by role") && page.contains("Memory by role"));
+    assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
+    assert!(!page.contains("://") && !page.contains("src="));
 }

@@ -15,6 +15,8 @@ use protocol::reassembly::Reassembly;
 use protocol::stream::{Delivery, OutboxLimits, StreamEnd};
 use protocol::time::Time;
 
+use super::map::MapServer;
+
 const GROUP: GroupId = GroupId(1);
 
 fn key() -> StaticKey {
@@ -72,6 +74,7 @@ pub(super) struct Server {
     closed: Vec<ConnId>,
     is_stalling: bool,
     buffers: Buffers,
+    map: Option<MapServer>,
 }
 
 impl Server {
@@ -88,6 +91,49 @@ impl Server {
             closed: Vec::new(),
             is_stalling: matches!(fault, Fault::Stall { .. }),
             buffers: Buffers::default(),
+            map: None,
+        }
+    }
+
+    /// A server whose game is on a map.
+    pub(super) fn with_map(map: MapServer) -> Self {
+        Self {
+            map: Some(map),
+            ..Self::new(Fault::None, u64::MAX)
+        }
+    }
+
+    /// Time has passed.
+    pub(super) fn handle_time(&mut self, now: Time) {
+        let told = match &mut self.map {
+            Some(map) => map.handle_time(now),
+            None => Vec::new(),
+        };
+        for (session, lane, message, payload) in told {
+            let conn = self
+                .links
+                .keys()
+                .find(|conn| u64::from(conn.index) == session)
+                .copied();
+            let Some((conn, mut link)) = conn.and_then(|conn| self.links.remove_entry(&conn))
+            else {
+                continue;
+            };
+            let mut out = Vec::new();
+            let header = MessageHeader {
+                kind: MessageKind::Message,
+                lane,
+                more: false,
+                group: GROUP,
+                message,
+                request: 0,
+                number: 0,
+                ack: 0,
+            };
+            reply(&mut link, header, &payload, now, &mut out);
+            self.flush(&mut link, now, &mut out);
+            self.answers.push((conn, out));
+            self.links.insert(conn, link);
         }
     }
 
@@ -124,7 +170,7 @@ impl Server {
             self.buffers = pool;
             let Some(mut frame) = frame else { break };
             if link.keys.is_some() {
-                is_over |= self.sealed(&mut link, &mut frame, now, &mut out);
+                is_over |= self.sealed(conn, &mut link, &mut frame, now, &mut out);
             } else {
                 is_over |= self.hello(&mut link, &frame, now, &mut out);
             }
@@ -135,6 +181,9 @@ impl Server {
         }
         if is_over {
             self.closed.push(conn);
+            if let Some(map) = &mut self.map {
+                map.forget(conn.index.into());
+            }
         } else {
             self.links.insert(conn, link);
         }
@@ -189,7 +238,14 @@ impl Server {
         }
     }
 
-    fn sealed(&mut self, link: &mut Link, frame: &mut [u8], now: Time, out: &mut Vec<u8>) -> bool {
+    fn sealed(
+        &mut self,
+        conn: ConnId,
+        link: &mut Link,
+        frame: &mut [u8],
+        now: Time,
+        out: &mut Vec<u8>,
+    ) -> bool {
         let Some((sealer, opener)) = link.keys.as_mut() else {
             return true;
         };
@@ -230,12 +286,31 @@ impl Server {
                     self.messages += 1;
                     self.first_message.get_or_insert(now);
                     let payload = payload.to_vec();
-                    self.echo(link, header, payload, now, out);
+                    self.game(conn, link, header, payload, now, out);
                 }
             }
             _ => {}
         }
         false
+    }
+
+    fn game(
+        &mut self,
+        conn: ConnId,
+        link: &mut Link,
+        mut header: MessageHeader,
+        payload: Vec<u8>,
+        now: Time,
+        out: &mut Vec<u8>,
+    ) {
+        let Some(map) = &mut self.map else {
+            self.echo(link, header, payload, now, out);
+            return;
+        };
+        if let Some((kind, answer)) = map.handle(conn.index.into(), &header, &payload) {
+            header.kind = kind;
+            reply(link, header, &answer, now, out);
+        }
     }
 
     fn echo(

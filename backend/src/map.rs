@@ -43,7 +43,7 @@ pub use layout::{
     LEAVE_UNITS_MAX, Layout, MAP_UNITS_MAX, MapConfig, MapConfigError, NODE_UNITS_MAX, NODES_MAX,
     NodeIndex, PLAYERS_MAX, WATCHERS_MAX, Watchers, Zone,
 };
-pub use node::{Node, SCAN_MAX};
+pub use node::{Node, SCANNED_LEAST, SCANNED_PER_SEAT};
 
 use node::{Arrival, Rules};
 

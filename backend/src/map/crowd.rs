@@ -32,11 +32,13 @@ impl Node {
     pub(super) fn crowd(&mut self, viewer: usize, tick: u32, scratch: &mut Scratch) {
         let seats = self.rules.seats;
         let room = seats - scratch.view.len();
-        scratch.candidates.select_nth_unstable(room);
-        for index in 0..room {
-            self.seat(scratch.candidates[index], scratch);
+        if room > 0 {
+            scratch.candidates.select_nth_unstable(room);
+            for index in 0..room {
+                self.seat(scratch.candidates[index], scratch);
+            }
+            scratch.candidates.drain(..room);
         }
-        scratch.candidates.drain(..room);
 
         let own_place = self.spots[viewer].at();
         scratch.distances.clear();

@@ -22,9 +22,13 @@ use super::crowd::Candidate;
 use super::grid::{Cells, Grid, Runs};
 use super::layout::{Layout, NodeIndex};
 
-/// Candidates that one view looks at in one tick, at most. More are looked at in turn: who
-/// stands among so many sees a full view anyhow, and a crowd of n must not cost n² a tick.
-pub const SCAN_MAX: u32 = 1_024;
+/// Candidates for each seat that one view looks at in one tick, at most. More are looked at in
+/// turn: who stands among so many sees a full view anyhow, and a crowd of n must not cost n² a
+/// tick. The cells around a view hold twice as many as its circle, so four leave room.
+pub const SCANNED_PER_SEAT: u32 = 4;
+
+/// Candidates that a view with few seats looks at all the same: few seats are no crowd yet.
+pub const SCANNED_LEAST: u32 = 256;
 
 /// In use.
 const LIVE: u8 = 1;
@@ -55,6 +59,7 @@ pub(super) struct Rules {
     pub(super) seats: usize,
     /// Of the seats, those for the nearest; the others go round in a crowd.
     pub(super) near_seats: usize,
+    scanned_max: u32,
     pub(super) rest_ticks: u32,
     pub(super) rotation_ticks: u32,
 }
@@ -70,6 +75,7 @@ impl Rules {
             seats,
             // An eighth goes round: enough that a crowd of hundreds passes by within minutes.
             near_seats: seats - (seats / 8).max(1).min(seats - 1),
+            scanned_max: (config.visible_max * SCANNED_PER_SEAT).max(SCANNED_LEAST),
             rest_ticks: config.rest_ticks,
             rotation_ticks: config.rotation_ticks,
         }
@@ -468,7 +474,8 @@ impl Node {
         }
         self.mark[viewer] = self.epoch;
         let runs = grid.runs(&self.cells, x, y, view);
-        let partly = runs.total > SCAN_MAX;
+        let scanned_max = self.rules.scanned_max;
+        let partly = runs.total > scanned_max;
         let mut scan = |runs: &Runs| {
             for (start, end) in runs.iter() {
                 let places = grid.x[start..end].iter().zip(&grid.y[start..end]);
@@ -486,8 +493,8 @@ impl Node {
             }
         };
         if partly {
-            let skip = tick.wrapping_mul(SCAN_MAX) % runs.total;
-            for part in runs.window(skip, SCAN_MAX) {
+            let skip = tick.wrapping_mul(scanned_max) % runs.total;
+            for part in runs.window(skip, scanned_max) {
                 scan(&part);
             }
         } else {

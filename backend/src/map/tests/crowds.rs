@@ -210,7 +210,7 @@ fn a_crowd_larger_than_one_look_is_looked_at_in_turn() {
     let centre = Point { x: 288, y: 60 };
     let viewer = map.handle_enter(SessionId(0), 0, centre).unwrap();
     // A ring of many that are just in view, then a few close by, who come last.
-    let ring = SCAN_MAX * 3;
+    let ring = SCANNED_LEAST * 5;
     for session in 0..ring {
         let at = Point {
             x: 255 + dice.roll(4),
@@ -241,7 +241,8 @@ fn a_crowd_larger_than_one_look_is_looked_at_in_turn() {
                 .id()
         })
         .collect();
-    for _ in 0..12 {
+    // A look all round takes six ticks, and few seats change in each.
+    for _ in 0..24 {
         look(&mut map, &mut belief);
     }
     for id in close {

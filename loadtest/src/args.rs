@@ -75,13 +75,14 @@ pub struct LoadtestArgs {
     /// How they connect
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
     pub transport: Transport,
-    /// Requests go over `reliable`; over the other lanes messages that come back
+    /// In echo, requests go over `reliable`, and over the other lanes messages that come back; in
+    /// walk, the lane of the moves
     #[arg(long, value_enum, default_value_t = LaneName::Reliable)]
     pub lane: LaneName,
     /// The group that they talk to
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub group: u16,
-    /// Bytes of a payload
+    /// In echo: bytes of a payload
     #[arg(long, value_name = "BYTES", default_value_t = 64)]
     pub payload: u32,
     /// In walk: others in view of a client, on average [default: 4]

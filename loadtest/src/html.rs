@@ -82,7 +82,7 @@ pub fn page(report: &Report, wrong: &[String], record: &Record) -> String {
          <title>Load test: {title}</title>\n<style>{STYLE}</style></head>\n<body><main>\n\
          <h1>Load test: {title}</h1>"
     );
-    verdict(&mut out, wrong);
+    verdict(&mut out, report, wrong);
     tiles(&mut out, report);
     if record.window.is_some() {
         out.push_str(
@@ -105,11 +105,9 @@ pub fn page(report: &Report, wrong: &[String], record: &Record) -> String {
     out
 }
 
-fn verdict(out: &mut String, wrong: &[String]) {
+fn verdict(out: &mut String, report: &Report, wrong: &[String]) {
     if wrong.is_empty() {
-        out.push_str(
-            "<p class=\"good\">✓ Everything came back, once, in order and unharmed.</p>\n",
-        );
+        let _ = writeln!(out, "<p class=\"good\">✓ Good: {}.</p>", report.praise());
         return;
     }
     out.push_str("<p class=\"bad\">✗ Something is wrong:</p>\n<ul class=\"bad\">");

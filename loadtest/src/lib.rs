@@ -10,8 +10,9 @@
 //! Deliberately not here: the wire (that is `protocol`), sockets (`gateway`'s
 //! engines), roles of the server.
 //!
-//! Invariant: a send that was scheduled ends as answered, lost or not sent; it
-//! is never skipped, and its latency counts from the moment it was due.
+//! Invariant: a send that was scheduled ends as answered, lost or not sent (a
+//! move in `walk`: as sent or not, and its effect is judged at the end); it is
+//! never skipped, and its latency counts from the moment it was due.
 
 #![forbid(unsafe_code)]
 

@@ -183,6 +183,15 @@ impl Report {
         wrong
     }
 
+    /// What can be said of a run in which nothing is wrong.
+    pub fn praise(&self) -> &'static str {
+        if self.visible_mean.is_some() {
+            "each client saw exactly who was near, and where"
+        } else {
+            "everything came back, once, in order and unharmed"
+        }
+    }
+
     /// The summary for people.
     pub fn summary(&self, wrong: &[String]) -> String {
         let mut out = String::new();
@@ -215,6 +224,9 @@ impl Report {
             grouped(self.latency_us.p999),
             grouped(self.latency_us.max),
         );
+        if let Some(visible) = self.visible_mean {
+            let _ = writeln!(out, "views      {visible:.2} others in view on average");
+        }
         for (role, figures) in &self.server {
             let shown = |value: Option<f64>, scale: f64, digits: usize| {
                 value.map_or(String::from("?"), |value| {
@@ -235,7 +247,7 @@ impl Report {
             );
         }
         if wrong.is_empty() {
-            out.push_str("good: everything came back, once, in order and unharmed\n");
+            let _ = writeln!(out, "good: {}", self.praise());
         } else {
             for line in wrong {
                 let _ = writeln!(out, "wrong      {line}");

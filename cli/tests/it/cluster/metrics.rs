@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use protocol::reason::{CloseReason, DropReason};
 
 use super::Cluster;
-use super::process::Holdings;
+use super::process::{Holdings, RSS_SLACK_BYTES};
 
 /// How long counters may take to get where a test expects them.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -143,6 +143,11 @@ impl<'a> Calm<'a> {
     /// Checks the counters, and that connections, sessions, open files and
     /// memory are back where they were.
     pub fn over(self) {
+        self.over_within(RSS_SLACK_BYTES);
+    }
+
+    /// The same where the gateway may keep other than the usual memory.
+    pub fn over_within(self, kept_bytes: u64) {
         self.check();
         for gauge in [
             "sallyport_gateway_connections",
@@ -152,6 +157,7 @@ impl<'a> Calm<'a> {
             self.cluster
                 .wait_metric("gateway", gauge, |now| now == before);
         }
-        self.cluster.gateway.wait_back(self.holdings);
+        let gateway = &self.cluster.gateway;
+        gateway.wait_back_within(self.holdings, kept_bytes);
     }
 }

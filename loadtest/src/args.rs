@@ -79,9 +79,9 @@ pub struct LoadtestArgs {
     /// walk, the lane of the moves
     #[arg(long, value_enum, default_value_t = LaneName::Reliable)]
     pub lane: LaneName,
-    /// The group that they talk to
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
-    pub group: u16,
+    /// The group that they talk to [default: 1; in walk 2, as in `dev`]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub group: Option<u16>,
     /// In echo: bytes of a payload
     #[arg(long, value_name = "BYTES", default_value_t = 64)]
     pub payload: u32,

@@ -56,7 +56,7 @@ th{color:var(--faint)}th:first-child,td:first-child{text-align:left;padding-left
 .wide{overflow-x:auto}\
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:10px;margin:18px 0}\
 .tiles div{border:1px solid var(--grid);border-radius:8px;padding:8px 12px}\
-.tiles b{display:block;font-size:20px;font-weight:600}.tiles span{color:var(--faint);font-size:13px}\
+.tiles b{display:block;font-size:18px;font-weight:600}.tiles span{color:var(--faint);font-size:13px}\
 svg{display:block;width:100%;height:auto}\
 svg text{font:12px system-ui,sans-serif;fill:var(--faint)}\
 .grid{stroke:var(--grid)}.axis{stroke:var(--faint)}.window{fill:var(--window)}\

@@ -25,6 +25,10 @@ pub const OTHER_FILES: u64 = 64;
 pub const PROCESSES_MAX: u32 = 64;
 /// Sends a second unless asked for; each client of a default run sends ten times a second.
 const RATE: f64 = 1_000.0;
+/// The group of a game that echoes, unless asked for.
+const GROUP_ECHO: u16 = 1;
+/// The group of a game with a map, unless asked for: beside one that echoes.
+const GROUP_WALK: u16 = 2;
 /// Others in view of a walker, on average, unless asked for.
 const VISIBLE: f64 = 4.0;
 /// Longest drain, seconds.
@@ -138,7 +142,9 @@ impl Plan {
             drain_ms,
             seed: args.seed,
             lane: args.lane,
-            group: args.group,
+            group: args
+                .group
+                .unwrap_or(if walks { GROUP_WALK } else { GROUP_ECHO }),
             payload_bytes,
             walk: walks.then_some(WalkPlan { visible, run }),
             uring: engine == EngineKind::Uring,

@@ -52,7 +52,7 @@ impl Clients {
             scenario: Scenario::Echo,
             transport: Transport::Tcp,
             lane: LaneName::Reliable,
-            group: 1,
+            group: Some(1),
             payload: 64,
             visible: None,
             seed: 1,

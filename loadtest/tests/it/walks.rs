@@ -81,11 +81,20 @@ impl Game for TickingWalk {
 
 fn walk(hides: bool, more: &[&str]) -> (Report, Vec<String>) {
     let cluster = Cluster::start(TickingWalk::new(hides));
-    let args: Vec<&str> = ["--scenario", "walk", "--clients", "60", "--duration", "2"]
-        .iter()
-        .chain(more)
-        .copied()
-        .collect();
+    let args: Vec<&str> = [
+        "--scenario",
+        "walk",
+        "--group",
+        "1",
+        "--clients",
+        "60",
+        "--duration",
+        "2",
+    ]
+    .iter()
+    .chain(more)
+    .copied()
+    .collect();
     cluster.load(&args)
 }
 

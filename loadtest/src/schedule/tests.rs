@@ -2,7 +2,7 @@
 
 use protocol::time::Time;
 
-use super::{Schedule, total};
+use super::{Schedule, places, total};
 
 const START: Time = Time(5_000_000);
 
@@ -68,4 +68,25 @@ fn no_rate_means_no_sends() {
     assert!(drained(&mut schedule).is_empty());
     assert_eq!(total(0.5, 1_000), 1);
     assert_eq!(total(35_000.0, 10_000), 350_000);
+}
+
+#[test]
+fn what_was_due_by_a_moment_is_known_of_every_client() {
+    let start = START;
+    for rate in [0.7, 3.0, 997.0, 30_000.0] {
+        let schedule = Schedule::new(start, rate, 60_000, 7, 0, 7, 3);
+        for (client, place) in (0..7).zip(places(7, 3)) {
+            assert_eq!(schedule.turns_until(Time(0), place), 0);
+            let turns = schedule.turns_of(client, total(rate, 60_000)) as u32;
+            for turn in 0..turns.min(500) {
+                let at = schedule.moment(turn, place);
+                assert_eq!(at, schedule.due_at(client, turn));
+                assert_eq!(schedule.turns_until(at, place), turn + 1, "{rate}");
+                // Moments are cut to whole microseconds.
+                assert_eq!(schedule.turns_until(Time(at.0 - 2), place), turn, "{rate}");
+            }
+            let end = start.after_ms(120_000);
+            assert_eq!(schedule.turns_until(end, place), turns);
+        }
+    }
 }

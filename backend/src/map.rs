@@ -41,7 +41,7 @@ use protocol::world::Point;
 pub use crowd::EXCHANGES_MAX;
 pub use layout::{
     LEAVE_UNITS_MAX, Layout, MAP_UNITS_MAX, MapConfig, MapConfigError, NODE_UNITS_MAX, NODES_MAX,
-    NodeIndex, PLAYERS_MAX, WATCHERS_MAX, Watchers, Zone,
+    NodeIndex, PLAYERS_MAX, TICKS_MAX, UNIT_MM_MAX, WATCHERS_MAX, Watchers, Zone,
 };
 pub use node::{Node, SCANNED_LEAST, SCANNED_PER_SEAT};
 

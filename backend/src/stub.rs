@@ -260,7 +260,11 @@ impl<G: Game> Stub<G> {
 
     /// When `handle_timeout` is due. It may find nothing to do.
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.core.timers.peek().map(|Reverse((due, _, _))| *due)
+        let timer = self.core.timers.peek().map(|Reverse((due, _, _))| *due);
+        [timer, self.game.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Time has passed.
@@ -291,6 +295,14 @@ impl<G: Game> Stub<G> {
             }
         }
         self.end_those_ending(now);
+        if self.game.poll_timeout().is_some_and(|due| due <= now.time) {
+            let mut context = Context {
+                core: &mut self.core,
+                now,
+            };
+            self.game.handle_timeout(&mut context);
+            self.end_those_ending(now);
+        }
     }
 
     /// The next control message to send.

@@ -5,8 +5,8 @@
 //! as it is on the map: it shows the way of the frames, not how to judge a walk.
 //!
 //! # Call order
-//! The calls of [`Game`]; [`Walk::handle_tick`] when [`Walk::poll_timeout`] is due. Time only
-//! moves forward.
+//! The calls of [`Game`], which does [`Walk::handle_tick`] when [`Walk::poll_timeout`] is due.
+//! Time only moves forward.
 //!
 //! Invariant: a session has at most one player on the map, and none after it has gone.
 
@@ -34,6 +34,8 @@ pub struct WalkCounts {
     pub ticks_skipped: u64,
     /// Moves that were malformed, off the map, or by one who is not on it.
     pub moves_refused: u64,
+    /// Frames that their players were not sent, because these are on their way out.
+    pub frames_unsent: u64,
 }
 
 /// Why a player was not put on the map, as its client is told.
@@ -185,6 +187,23 @@ impl Game for Walk {
             }
             Err(refusal) => context.reply_error(request, refusal.code, refusal.text),
         };
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        self.next_tick
+    }
+
+    fn handle_timeout(&mut self, context: &mut Context<'_>) {
+        let mut unsent = 0;
+        self.handle_tick(
+            context.now().time,
+            &mut |session, lane, message, payload| {
+                // Full: its session ends, and `disconnected` follows.
+                let sent = context.push(session, lane, message, payload);
+                unsent += u64::from(sent.is_err());
+            },
+        );
+        self.counts.frames_unsent += unsent;
     }
 }
 

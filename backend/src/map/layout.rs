@@ -32,7 +32,10 @@ pub const NODES_MAX: u64 = 65_536;
 pub const PLAYERS_MAX: u32 = 1_000_000;
 
 /// Longest time of the two that count in ticks: ten minutes at 10 ticks/s.
-const TICKS_MAX: u32 = 6_000;
+pub const TICKS_MAX: u32 = 6_000;
+
+/// Longest unit, mm: a kilometre.
+pub const UNIT_MM_MAX: u32 = 1_000_000;
 
 /// What a map is like. [`Layout::new`] checks it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,7 +203,7 @@ impl Layout {
             PLAYERS_MAX.into(),
             RANGE,
         )?;
-        check("unit_mm", config.unit_mm, 1, 1_000_000, RANGE)?;
+        check("unit_mm", config.unit_mm, 1, UNIT_MM_MAX.into(), RANGE)?;
         check("rest_ticks", config.rest_ticks, 1, TICKS_MAX.into(), RANGE)?;
         check(
             "rotation_ticks",

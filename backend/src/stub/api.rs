@@ -7,7 +7,7 @@
 use protocol::body::Lane;
 use protocol::ids::{Fence, MessageId, SessionId};
 use protocol::reason::CloseReason;
-use protocol::time::Now;
+use protocol::time::{Now, Time};
 use protocol::uplink::ClientAddress;
 
 use super::core::Core;
@@ -102,6 +102,18 @@ pub trait Game {
     fn request(&mut self, context: &mut Context<'_>, request: &Request, payload: &[u8]) {
         let _ = (context, request, payload);
     }
+
+    /// When `handle_timeout` is due, for a game that acts of its own accord. Asked for after
+    /// every call.
+    fn poll_timeout(&self) -> Option<Time> {
+        None
+    }
+
+    /// The time of `poll_timeout` has come. A game that does not move it on is called again at
+    /// once.
+    fn handle_timeout(&mut self, context: &mut Context<'_>) {
+        let _ = context;
+    }
 }
 
 /// What a game can do while it is called.
@@ -145,7 +157,8 @@ impl Context<'_> {
         self.core.reply_error(self.now, request, code, text)
     }
 
-    /// Sends a player a message of the server's own accord.
+    /// Sends a player a message of the server's own accord. It costs that player only, and leaves
+    /// with whatever else was sent in this turn.
     ///
     /// # Errors
     /// Nothing was sent.

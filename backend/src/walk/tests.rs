@@ -1,6 +1,8 @@
 //! The game's own part: who may enter, the rate of ticks, and walkers of the load test who end
 //! up believing what brute force says.
 
+mod stubbed;
+
 use protocol::world::path::{self, field_units};
 use protocol::world::{Belief, Changes, Point, Positions};
 

@@ -120,7 +120,7 @@ pub struct CenterCounts {
     pub refused_degraded: u64,
     /// Claims refused for lack of room.
     pub refused_full: u64,
-    /// Claims whose link went away before the answer.
+    /// Claims whose client or link went away before the answer.
     pub claims_abandoned: u64,
     /// Sessions released by their shard.
     pub released: u64,
@@ -378,6 +378,10 @@ impl Center {
             }
             Some(to_backend::Message::Renew(renew)) => {
                 self.handle_renew(now, link, index, renew.renewal);
+                Ok(())
+            }
+            Some(to_backend::Message::Abandon(abandon)) => {
+                self.handle_abandon(link, index, abandon.claim);
                 Ok(())
             }
             None => Err(LinkFault::Unreadable),

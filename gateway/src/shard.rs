@@ -285,6 +285,7 @@ impl Shard {
             bytes: Bucket::full(self.config.bytes, now.time),
             since: now.time,
             heard_at: now.time,
+            pinged: false,
             timestamp_failures: 0,
             out: Vec::new(),
             in_flight_bytes: 0,
@@ -394,10 +395,17 @@ impl Shard {
                     // silence says nothing about the client.
                     connection.heard_at = now.time;
                 }
-                (
-                    connection.heard_at.after_ms(u64::from(idle_timeout_ms)),
-                    CloseReason::IdleTimeout,
-                )
+                let idle = connection.heard_at.after_ms(u64::from(idle_timeout_ms));
+                let half = connection.heard_at.after_ms(u64::from(idle_timeout_ms / 2));
+                if now.time < half {
+                    self.wheel.insert(id, half);
+                    return;
+                }
+                if now.time < idle && !connection.pinged {
+                    connection.pinged = true;
+                    self.ping(now, id);
+                }
+                (idle, CloseReason::IdleTimeout)
             }
             Phase::Closing => {
                 if now.time >= connection.since.after_ms(CLOSING_MS) {
@@ -415,6 +423,20 @@ impl Shard {
         } else {
             self.wheel.insert(id, deadline);
         }
+    }
+
+    /// Asks a client that has long been silent for a sign of life.
+    fn ping(&mut self, now: Now, id: ConnId) {
+        let Some(connection) = Self::at(&mut self.connections, id) else {
+            return;
+        };
+        if connection.out.capacity() == 0 {
+            connection.out = self.buffers.take();
+        }
+        let stamp = now.time.wire_ms();
+        connection.seal(now.time, &Body::Ping { stamp });
+        self.counters.frames_sent.add(1);
+        self.list_for_send(id);
     }
 
     /// Work that is spread over turns.

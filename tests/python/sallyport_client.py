@@ -199,6 +199,7 @@ class Connection:
         self.next_request = self.next_stamp = 1
         self.heartbeats = True
         self.acknowledges = True
+        self.answers = True
         self.output += self.handshake.hello(self.timestamp(now_ms))
 
     def timestamp(self, now_ms):
@@ -245,7 +246,8 @@ class Connection:
 
     def handle_body(self, kind, fields, now_ms):
         if kind == wire.PING:
-            self.send({"kind": wire.PONG, "stamp": fields["stamp"]}, now_ms)
+            if self.answers:
+                self.send({"kind": wire.PONG, "stamp": fields["stamp"]}, now_ms)
         elif kind == wire.LOGIN_OK:
             self.session = fields["session"]
         elif kind == wire.CLOSE:

@@ -278,9 +278,21 @@ class Conversation(GatewayCase):
         self.assertGreater(client.connection.received_kinds.get(wire.PONG, 0), pongs)
         self.assert_echo(client)
 
+    def test_answers_keep_a_client_that_has_no_heartbeat_of_its_own(self):
+        client = self.player()
+        client.connection.heartbeats = client.connection.acknowledges = False
+        idle_s = self.seconds(client.connection.welcome.idle_timeout_ms, "idle timeout")
+        end_ms = sp.steady_ms() + 1_500 * idle_s
+        # Only the gateway's PINGs are heard meanwhile.
+        client.wait(lambda: sp.steady_ms() >= end_ms or client.ended, 2 * idle_s)
+        self.assertFalse(client.ended)
+        self.assertGreaterEqual(client.connection.received_kinds.get(wire.PING, 0), 2)
+        self.assert_echo(client)
+
     def test_a_silent_client_is_closed(self):
         client = self.player()
         client.connection.heartbeats = client.connection.acknowledges = False
+        client.connection.answers = False
         idle_s = self.seconds(client.connection.welcome.idle_timeout_ms, "idle timeout")
         start_ms = sp.steady_ms()
         # The client's own idle timer says the same at the same time: it is switched off here.

@@ -198,6 +198,20 @@ impl Center {
         }
     }
 
+    /// The client of a waiting claim is gone. Clients give up in about the order
+    /// in which they came, so the search ends near the front.
+    pub(super) fn handle_abandon(&mut self, link: LinkId, index: ShardIndex, claim: u64) {
+        let is_it = |waiting: &WaitingClaim| waiting.link == link && waiting.claim.claim == claim;
+        let Some(at) = self.waiting.iter().position(is_it) else {
+            return;
+        };
+        self.waiting.remove(at);
+        self.counts.claims_abandoned += 1;
+        if let Some(shard) = self.shards.by_index_mut(index) {
+            shard.claims_waiting -= 1;
+        }
+    }
+
     /// The waiting claims of a link that is gone.
     pub(super) fn forget_claims(&mut self, link: LinkId) {
         let before = self.waiting.len();

@@ -651,3 +651,21 @@ fn what_a_peer_may_not_say_closes_its_link() {
     assert_eq!(rig.say(link, twice), Err(LinkFault::Rebuild));
     assert_eq!(rig.center.counts().shards, 2);
 }
+
+#[test]
+fn an_abandoned_claim_does_not_take_the_place_of_the_next() {
+    let mut rig = Rig::new();
+    rig.link(1, "a", 1, vec![]);
+    rig.link(2, "b", 1, vec![]);
+    let mut rig = rig.crash();
+    let b = rig.link(2, "b", 1, vec![]);
+    rig.claim(b, 1, "ann", "t1");
+    // Its client gave up while shard a was waited for, and came again.
+    let abandon = protocol::control::Abandon { claim: 1 };
+    rig.say(b, to_backend::Message::Abandon(abandon))
+        .expect("a claim of its own");
+    rig.claim(b, 2, "ann", "t2");
+    rig.link(1, "a", 1, vec![]);
+    rig.granted();
+    assert_eq!(rig.center.counts().claims_abandoned, 1);
+}

@@ -156,7 +156,7 @@ impl Uplink {
             _ => None,
         };
         if let Some(error) = failure {
-            tracing::warn!(address = %self.dialer.target().address, %error, "uplink is lost");
+            tracing::warn!(address = %self.dialer.target().address, error = ?error.to_string(), "uplink is lost");
             self.link = None;
             self.dialer.lost();
             shard.handle_uplink_lost(index);

@@ -105,6 +105,7 @@ impl Shard {
         // Only a whole frame is a sign of life: whoever sends a byte now and then
         // would otherwise hold a session without ever saying anything.
         connection.heard_at = now.time;
+        connection.pinged = false;
         self.counters.frames_received.add(1);
         let compressed = opened.flags & FLAG_COMPRESSED != 0;
         let body = match Body::decode(opened.body) {

@@ -112,6 +112,8 @@ pub struct Connection {
     pub since: Time,
     /// When the last frame that verified came.
     pub heard_at: Time,
+    /// A PING is out since the last bytes came.
+    pub pinged: bool,
     /// Reliable frames in a row with a bad timestamp.
     pub timestamp_failures: u16,
     /// Sealed frames that wait for the engine.

@@ -258,6 +258,11 @@ impl Shard {
             }
             Phase::Claiming(pending) => {
                 self.claims.remove(&pending.claim);
+                let center = &mut self.uplinks[CENTER];
+                if center.up {
+                    let claim = pending.claim;
+                    center.control(to_backend::Message::Abandon(control::Abandon { claim }));
+                }
             }
             // `close` still wants to know whether there were keys.
             phase => connection.phase = phase,

@@ -478,6 +478,22 @@ fn a_client_that_pings_keeps_its_session() {
 }
 
 #[test]
+fn a_client_that_only_listens_is_asked_and_may_stay() {
+    let mut world = World::new(config());
+    let (id, mut client) = world.login(0);
+    for _ in 0..30 {
+        // The client's own timers never fire; it answers what it is asked.
+        world.pass(4_000);
+        world.exchange(id, &mut client);
+    }
+    assert_eq!(world.shard.sessions(), 1);
+    for _ in 0..8 {
+        world.pass(4_000);
+    }
+    assert_eq!(world.shard.counters.closes(CloseReason::IdleTimeout), 1);
+}
+
+#[test]
 fn a_lease_that_is_not_renewed_ends_all_sessions() {
     let mut world = World::new(config());
     let (id, mut client) = world.login(0);
@@ -656,7 +672,7 @@ fn a_second_hello_and_a_lease_without_length_are_refused() {
         let count = world.actions.len();
         world.collect();
         let new = &world.actions[count..];
-        new.iter().any(|action| *action == Action::CloseUplink(at))
+        new.contains(&Action::CloseUplink(at))
     };
     let hello = |group, lease_ms| {
         to_shard::Message::Hello(control::BackendHello {

@@ -3,7 +3,7 @@
 /// Gateway shard to backend.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ToBackend {
-    #[prost(oneof = "to_backend::Message", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "to_backend::Message", tags = "1, 2, 3, 4, 5, 6")]
     pub message: ::core::option::Option<to_backend::Message>,
 }
 /// Nested message and enum types in `ToBackend`.
@@ -24,6 +24,9 @@ pub mod to_backend {
         /// center only
         #[prost(message, tag = "5")]
         Renew(super::Renew),
+        /// center only
+        #[prost(message, tag = "6")]
+        Abandon(super::Abandon),
     }
 }
 /// Backend to gateway shard.
@@ -100,6 +103,12 @@ pub struct Claim {
     pub slot: u32,
     #[prost(uint32, tag = "8")]
     pub generation: u32,
+}
+/// The client of this claim has gone: it must not take the place of the next.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Abandon {
+    #[prost(uint64, tag = "1")]
+    pub claim: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClaimGranted {

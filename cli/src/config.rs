@@ -9,6 +9,7 @@ mod backend;
 mod common;
 mod effective;
 mod gateway;
+mod map;
 mod reader;
 #[cfg(test)]
 mod tests;

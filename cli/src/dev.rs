@@ -1,4 +1,4 @@
-//! `sallyport dev`: gateway, center and game in one process, on loopback.
+//! `sallyport dev`: gateway, center and two games in one process, on loopback.
 //!
 //! Owns the order of the start, what is printed, and the status line. The
 //! roles are those that run alone, with their real sockets and uplinks;
@@ -14,17 +14,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use tokio::time::MissedTickBehavior;
 use tracing::level_filters::LevelFilter;
 
 use crate::Verdict;
 use crate::admin::AdminPort;
 use crate::args::DevArguments;
-use crate::config::{self, LogConfig, LogFormat, Overrides, RoleConfig};
+use crate::config::{self, GameConfig, LogConfig, LogFormat, Overrides, RoleConfig};
 use crate::output::say;
+use crate::roles::{self, Running};
 use crate::signals::{Request, Signals};
-use crate::{check, logging, roles, run};
+use crate::{check, logging, run};
 use clients::Clients;
 use files::Files;
 use status::Status;
@@ -83,8 +84,18 @@ fn run_in(directory: &Path, arguments: &DevArguments) -> anyhow::Result<Verdict>
 
     let files = Files::make(directory)?;
     let (mut center, center_view) = roles::start(&load(&files.center()?)?)?;
-    let (mut game, game_view) = roles::start(&load(&files.game()?)?)?;
-    let role = load(&files.gateway(arguments.port, admin_port, center.address, game.address)?)?;
+    let games = [load_game(&files.echo()?)?, load_game(&files.walk()?)?];
+    let (games, game_view) = roles::start_games(&games)?;
+    let Ok([mut echo, mut walk]) = <[Running; 2]>::try_from(games) else {
+        bail!("one game each of both kinds was to be started");
+    };
+    let role = load(&files.gateway(
+        arguments.port,
+        admin_port,
+        center.address,
+        echo.address,
+        walk.address,
+    )?)?;
     let admin = AdminPort::bind(role.admin())?;
     let admin_address = admin.address()?;
     let (mut gateway, gateway_view) = roles::start(&role)?;
@@ -107,7 +118,8 @@ fn run_in(directory: &Path, arguments: &DevArguments) -> anyhow::Result<Verdict>
         let engine = Status::of(&gateway_view).engine;
         say!("gateway  tcp  {}  engine {engine}", gateway.address);
         say!("center   quic {}", center.address);
-        say!("game     quic {}  group 1, echo", game.address);
+        say!("game     quic {}  group 1, echo", echo.address);
+        say!("game     quic {}  group 2, walk", walk.address);
         say!("admin    http://{admin_address}  /metrics /healthz /readyz /stats");
         say!("data     {}", directory.display());
         say!(
@@ -132,7 +144,8 @@ fn run_in(directory: &Path, arguments: &DevArguments) -> anyhow::Result<Verdict>
                 }
                 ended = gateway.ended() => return Ok(run::failed(&ended)),
                 ended = center.ended() => return Ok(run::failed(&ended)),
-                ended = game.ended() => return Ok(run::failed(&ended)),
+                ended = echo.ended() => return Ok(run::failed(&ended)),
+                ended = walk.ended() => return Ok(run::failed(&ended)),
                 request = signals.next() => match request {
                     Request::Drain => break,
                     Request::EndNow => return Ok(Verdict::Good),
@@ -144,8 +157,15 @@ fn run_in(directory: &Path, arguments: &DevArguments) -> anyhow::Result<Verdict>
         if let Some(clients) = &clients {
             clients.stop();
         }
-        Ok(run::drain(&mut signals, vec![gateway, game, center]).await)
+        Ok(run::drain(&mut signals, vec![gateway, echo, walk, center]).await)
     })
+}
+
+fn load_game(file: &Path) -> anyhow::Result<GameConfig> {
+    match load(file)? {
+        RoleConfig::Game(config) => Ok(*config),
+        other => bail!("{}: role is {}, not game", file.display(), other.name()),
+    }
 }
 
 /// Only the file counts: variables that are meant for one role would hit all.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::admin::RoleView;
-use crate::config::{HostPort, RoleConfig};
+use crate::config::{GameConfig, HostPort, RoleConfig};
 
 /// A role that was started.
 pub struct Running {
@@ -75,6 +75,15 @@ pub fn start(role: &RoleConfig) -> anyhow::Result<(Running, Arc<RoleView>)> {
         RoleConfig::Center(config) => backends::start_center(config),
         RoleConfig::Game(config) => backends::start_game(config),
     }?;
+    Ok((running, Arc::new(view)))
+}
+
+/// Starts several games, which show their sum, on threads of their own.
+///
+/// # Errors
+/// As for one role.
+pub fn start_games(games: &[GameConfig]) -> anyhow::Result<(Vec<Running>, Arc<RoleView>)> {
+    let (running, view) = backends::start_games(games)?;
     Ok((running, Arc::new(view)))
 }
 

@@ -10,6 +10,7 @@ use protocol::limits;
 use uplink::PublicKey;
 
 use super::common::{AdminConfig, LogConfig};
+use super::map::WalkConfig;
 use super::reader::{Reader, key};
 
 /// `[listen]` of a backend.
@@ -81,10 +82,12 @@ pub struct GameConfig {
 }
 
 /// What the game does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GameKind {
     /// Sends every request back.
     Echo,
+    /// A map on which players see those near them, with `[map]`.
+    Walk(WalkConfig),
 }
 
 impl BackendListenConfig {
@@ -138,8 +141,14 @@ impl GameConfig {
     pub fn read(reader: &mut Reader<'_>) -> Self {
         let name = reader.name(key("name"), Some("game"));
         let listen = BackendListenConfig::read(reader, "0.0.0.0:7200", "game.identity");
-        let kind = reader.choice(key("game.kind"), "echo", &[("echo", GameKind::Echo)]);
+        let is_walk = reader.choice(key("game.kind"), "echo", &[("echo", false), ("walk", true)]);
         let group = reader.integer32(key("game.group"), Some(1), 1..=u32::from(u16::MAX));
+        // A game without a map has none of its keys.
+        let kind = if is_walk {
+            GameKind::Walk(WalkConfig::read(reader))
+        } else {
+            GameKind::Echo
+        };
         Self {
             name,
             listen,

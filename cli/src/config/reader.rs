@@ -288,6 +288,12 @@ impl<'a> Reader<'a> {
         self.problem(&origin, format!("{path}: {message}"));
     }
 
+    /// Whether nothing is wrong so far: a rule between keys that were misread would only name
+    /// what vanishes with the mistake.
+    pub fn is_good(&self) -> bool {
+        self.problems.is_empty()
+    }
+
     /// All keys with their values, or everything that is wrong, in the order of
     /// the file.
     pub fn finish(mut self) -> Result<Vec<Entry>, Vec<Problem>> {

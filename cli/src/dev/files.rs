@@ -23,7 +23,8 @@ pub struct Files {
     token_key: String,
     gateway_identity: String,
     center_identity: String,
-    game_identity: String,
+    echo_identity: String,
+    walk_identity: String,
 }
 
 impl Files {
@@ -39,6 +40,7 @@ impl Files {
             ("gateway.identity", KeyKind::Identity),
             ("center.identity", KeyKind::Identity),
             ("game.identity", KeyKind::Identity),
+            ("game-walk.identity", KeyKind::Identity),
         ] {
             match keys::write_secret(&at(name), &keys::generate(kind)?.secret, false) {
                 Ok(()) | Err(KeyFileError::Exists { .. }) => {}
@@ -57,7 +59,8 @@ impl Files {
             token_secret: URL_SAFE_NO_PAD.encode(token_secret),
             gateway_identity: identity("gateway.identity")?,
             center_identity: identity("center.identity")?,
-            game_identity: identity("game.identity")?,
+            echo_identity: identity("game.identity")?,
+            walk_identity: identity("game-walk.identity")?,
         })
     }
 
@@ -76,17 +79,36 @@ impl Files {
         )
     }
 
-    /// Writes the game's configuration.
+    /// Writes the configuration of the game that echoes.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn game(&self) -> anyhow::Result<PathBuf> {
+    pub fn echo(&self) -> anyhow::Result<PathBuf> {
         self.write(
             "game.toml",
             &format!(
                 "role = \"game\"\nname = \"game\"\n\n\
              [listen]\nquic = \"127.0.0.1:0\"\ngateway_keys = [\"{}\"]\n\n\
              [game]\nkind = \"echo\"\ngroup = 1\n",
+                self.gateway_identity
+            ),
+        )
+    }
+
+    /// Writes the configuration of the game with a map. The default one has room for the
+    /// largest number of clients of a dev cluster, with 4 others in view of each.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn walk(&self) -> anyhow::Result<PathBuf> {
+        self.write(
+            "game-walk.toml",
+            &format!(
+                "role = \"game\"\nname = \"game-walk\"\n\n\
+             [listen]\nquic = \"127.0.0.1:0\"\nidentity_file = \"game-walk.identity\"\n\
+             gateway_keys = [\"{}\"]\n\n\
+             [game]\nkind = \"walk\"\ngroup = 2\n\n\
+             [admin]\nlisten = \"127.0.0.1:7202\"\n",
                 self.gateway_identity
             ),
         )
@@ -104,7 +126,8 @@ impl Files {
         port: u16,
         admin_port: u16,
         center: SocketAddr,
-        game: SocketAddr,
+        echo: SocketAddr,
+        walk: SocketAddr,
     ) -> anyhow::Result<PathBuf> {
         self.write(
             "gateway.toml",
@@ -116,9 +139,11 @@ impl Files {
              [uplink]\nidentity_file = \"gateway.identity\"\n\n\
              [center]\naddress = \"{center}\"\nkey = \"{}\"\n\n\
              [[group]]\nid = 1\nname = \"echo\"\n\
-             instances = [{{ address = \"{game}\", key = \"{}\" }}]\n\n\
+             instances = [{{ address = \"{echo}\", key = \"{}\" }}]\n\n\
+             [[group]]\nid = 2\nname = \"walk\"\n\
+             instances = [{{ address = \"{walk}\", key = \"{}\" }}]\n\n\
              [admin]\nlisten = \"127.0.0.1:{admin_port}\"\n",
-                self.token_key, self.center_identity, self.game_identity
+                self.token_key, self.center_identity, self.echo_identity, self.walk_identity
             ),
         )
     }

@@ -9,10 +9,11 @@ use std::thread;
 
 use backend::center::CenterSettings;
 use backend::center_driver::{CenterConfig as OpenCenterConfig, drive_center, open_center};
-use backend::counters::{CenterCounters, GameCounters};
+use backend::counters::{CenterCounters, GameCounters, Metric};
 use backend::game::{GameConfig as OpenGameConfig, drive_game, open_game};
 use backend::journal::JournalEngine;
-use backend::stub::{EchoGame, StubSettings};
+use backend::stub::{EchoGame, Game, StubSettings};
+use backend::walk::Walk;
 use protocol::ids::GroupId;
 use protocol::stream::OutboxLimits;
 use serde_json::json;
@@ -76,6 +77,38 @@ pub fn start_center(config: &CenterConfig) -> anyhow::Result<(Running, RoleView)
 /// # Errors
 /// A key is missing, the port is taken.
 pub fn start_game(config: &GameConfig) -> anyhow::Result<(Running, RoleView)> {
+    let (running, counters) = open_by_kind(config)?;
+    Ok((running, view_games(vec![counters])))
+}
+
+/// Starts several games in one process. What they show is their sum: a series
+/// that stood in `/metrics` twice would make all of it unreadable.
+///
+/// # Errors
+/// As for one.
+pub fn start_games(configs: &[GameConfig]) -> anyhow::Result<(Vec<Running>, RoleView)> {
+    let mut running = Vec::with_capacity(configs.len());
+    let mut counters = Vec::with_capacity(configs.len());
+    for config in configs {
+        let (game, its_counters) = open_by_kind(config)?;
+        running.push(game);
+        counters.push(its_counters);
+    }
+    Ok((running, view_games(counters)))
+}
+
+fn open_by_kind(config: &GameConfig) -> anyhow::Result<(Running, Arc<GameCounters>)> {
+    match &config.kind {
+        GameKind::Echo => open_one(config, EchoGame),
+        // Its rules were checked when it was read.
+        GameKind::Walk(walk) => open_one(config, Walk::new(walk.map.clone(), walk.tick_ms)?),
+    }
+}
+
+fn open_one<G: Game + Send + 'static>(
+    config: &GameConfig,
+    game: G,
+) -> anyhow::Result<(Running, Arc<GameCounters>)> {
     let open = OpenGameConfig {
         listen: config.listen.quic,
         identity: keys::read_identity(&config.listen.identity_file)?,
@@ -93,9 +126,6 @@ pub fn start_game(config: &GameConfig) -> anyhow::Result<(Running, RoleView)> {
             link_grace_ms: config.link_grace_ms,
         },
     };
-    let game = match config.kind {
-        GameKind::Echo => EchoGame,
-    };
     let counters = Arc::new(GameCounters::default());
     let shown = Arc::clone(&counters);
     let running = spawn("game", async move |shutdown: Shutdown, opened: Opened| {
@@ -104,18 +134,37 @@ pub fn start_game(config: &GameConfig) -> anyhow::Result<(Running, RoleView)> {
         drive_game(game, ended(shutdown)).await;
         Ok(())
     })?;
+    Ok((running, shown))
+}
+
+fn view_games(games: Vec<Arc<GameCounters>>) -> RoleView {
+    let shown = Arc::new(games);
     let stats = Arc::clone(&shown);
-    let view = RoleView {
+    RoleView {
         name: "game",
         thread_prefixes: &["game"],
-        metrics: Box::new(move |text| metrics::samples(text, shown.samples())),
+        metrics: Box::new(move |text| metrics::samples(text, sum(&shown))),
         stats: Box::new(move |own| {
-            let sessions = metrics::value("sallyport_game_sessions", stats.samples());
+            let sessions = metrics::value("sallyport_game_sessions", sum(&stats));
             own.insert("sessions".to_owned(), json!(sessions));
         }),
         not_ready: Box::new(|| None),
-    };
-    Ok((running, view))
+    }
+}
+
+/// Each number, summed over the games.
+fn sum(games: &[Arc<GameCounters>]) -> impl Iterator<Item = (Metric, u64)> {
+    let mut sums: Vec<(Metric, u64)> = Vec::new();
+    for game in games {
+        if sums.is_empty() {
+            sums.extend(game.samples());
+        } else {
+            for ((_, sum), (_, value)) in sums.iter_mut().zip(game.samples()) {
+                *sum += value;
+            }
+        }
+    }
+    sums.into_iter()
 }
 
 /// Ends when the role is told to.

@@ -96,6 +96,43 @@ fn wrong_types_and_ranges_name_line_key_and_what_is_allowed() {
 }
 
 #[test]
+fn a_map_is_checked_as_a_whole_and_belongs_to_a_game_that_walks() {
+    let walk = format!("{GAME}[game]\nkind = \"walk\"\n[map]\n");
+    assert_eq!(check(&walk).code, 0);
+    let problems = |keys: &str| {
+        let outcome = check(&format!("{walk}{keys}"));
+        assert_eq!(outcome.code, 1, "{keys}");
+        outcome.err
+    };
+    assert_eq!(
+        problems("node_width_units = 500\n"),
+        "c.toml:7: map.node_width_units: 500 is out of range: allowed are 576 to 1048576, such \
+         that twice (view_units + hysteresis_units) fits into half of it\n"
+    );
+    assert_eq!(
+        problems("node_width_units = 577\nvisible_max = 256\ntick_ms = \"10\"\n"),
+        "c.toml:8: map.visible_max: 256 is out of range: allowed are 1 to 255\n\
+         c.toml:9: map.tick_ms: this is a string, expected an integer from 10 to 10000\n",
+        "rules between keys come after those of each"
+    );
+    // The key that breaks the rule stands nowhere, the one that made it break does.
+    let wide = problems("view_units = 1000\n");
+    assert!(
+        wide.starts_with("c.toml: map.node_width_units: 2048 is out of range"),
+        "{wide}"
+    );
+    let outcome = check(&format!("{GAME}[map]\nvisible_max = 5\n"));
+    assert_eq!(outcome.code, 1);
+    assert!(
+        outcome
+            .err
+            .contains("c.toml:5: unknown key map.visible_max"),
+        "{}",
+        outcome.err
+    );
+}
+
+#[test]
 fn missing_keys_roles_and_broken_toml_are_explained() {
     let outcome = check("role = \"gateway\"\n");
     assert_eq!(outcome.code, 1);

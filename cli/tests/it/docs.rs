@@ -59,8 +59,8 @@ fn every_metric_stands_in_the_operations_page() {
 
 #[test]
 fn every_key_of_a_role_stands_in_its_example() {
-    for role in ["gateway", "center", "game"] {
-        let file = root().join(format!("docs/config/{role}.toml"));
+    for name in ["gateway", "center", "game", "game-walk"] {
+        let file = root().join(format!("docs/config/{name}.toml"));
         let example = fs::read_to_string(&file).expect("the example");
         let path = file.to_str().expect("UTF-8");
         let outcome = run(Path::new("."), &["config", "--config", path, "--effective"]);
@@ -70,7 +70,7 @@ fn every_key_of_a_role_stands_in_its_example() {
             else {
                 continue;
             };
-            assert!(example.contains(key), "{role}.toml does not mention {key}");
+            assert!(example.contains(key), "{name}.toml does not mention {key}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The clients of `dev --clients`: a load test without end, in child processes.
+//! The clients of `dev --clients`: a load test without end, whose clients walk, in child processes.
 //!
 //! Owns the thread that supervises them. The clients, their sends and their
 //! verification are the load test's. Invariant: no client outlives this
@@ -16,9 +16,6 @@ use loadtest::supervisor::{Hosting, execute};
 
 use super::files::Files;
 use super::status::Latency;
-
-/// Sends a second of each client: what walking clients will do.
-const SENDS_PER_SECOND: f64 = 1.0;
 
 /// Longer than any dev cluster runs, seconds; one year.
 const DURATION_SECONDS: f64 = 365.0 * 86_400.0;
@@ -47,12 +44,12 @@ impl Clients {
             token_key: files.token_secret.clone(),
             audience: "sallyport".to_owned(),
             clients: count,
-            rate: Some(f64::from(count) * SENDS_PER_SECOND),
+            rate: None,
             duration: DURATION_SECONDS,
-            scenario: Scenario::Echo,
+            scenario: Scenario::Walk,
             transport: Transport::Tcp,
             lane: LaneName::Reliable,
-            group: Some(1),
+            group: None,
             payload: 64,
             visible: None,
             seed: 1,

@@ -57,6 +57,18 @@ fn the_printed_load_test_works_and_sigterm_ends_it_with_0() {
 }
 
 #[test]
+fn those_who_walk_on_its_map_are_told_what_they_see() {
+    let (_process, words, _) = dev(&[]);
+    let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
+    words.extend(["--scenario", "walk", "--clients", "40", "--duration", "2"]);
+    words.extend(["--visible", "6", "--fail-if", "visible_mean < 3"]);
+    // It compares what each client believes it sees with a brute-force answer.
+    let outcome = run(Path::new("."), &words);
+    assert_eq!(outcome.code, 0, "{}\n{}", outcome.out, outcome.err);
+    assert!(outcome.out.contains("40 of 40"), "{}", outcome.out);
+}
+
+#[test]
 fn its_clients_show_in_the_status_line_and_end_with_it() {
     let (mut process, _, _) = dev(&["--clients", "25"]);
     let line = process.line("status clients=25 frames_per_second=2");
@@ -88,8 +100,8 @@ fn a_directory_keeps_its_keys_over_restarts() {
     };
     let (mut first, words, _) = dev(&["--data", path]);
     let before = key(&words);
-    for role in ["gateway", "center", "game"] {
-        let file = format!("{path}/{role}.toml");
+    for name in ["gateway", "center", "game", "game-walk"] {
+        let file = format!("{path}/{name}.toml");
         assert_eq!(run(Path::new("."), &["check", "--config", &file]).code, 0);
     }
     first.signal("TERM");

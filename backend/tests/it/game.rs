@@ -1,4 +1,5 @@
-//! A game process over real links: messages echo, sessions outlive a link, a bad link is cut.
+//! A game process over real links: messages echo, sessions outlive a link, a bad link is cut,
+//! and a game that has its own time tells of it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,11 +7,14 @@ use std::time::Duration;
 
 use backend::counters::GameCounters;
 use backend::game::{GameConfig, drive_game, open_game};
-use backend::stub::{EchoGame, StubSettings};
+use backend::map::MapConfig;
+use backend::stub::{EchoGame, Game, StubSettings};
+use backend::walk::Walk;
 use protocol::body::{Body, Lane, MessageHeader, MessageKind, Sync};
 use protocol::ids::{Fence, GroupId, MessageId};
 use protocol::stream::OutboxLimits;
 use protocol::uplink::{Open, Record};
+use protocol::world::{CHANGES, Changes, ENTER, Enter, Entry, Point};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -31,6 +35,10 @@ struct RunningGame {
 
 impl RunningGame {
     fn start() -> Self {
+        Self::start_with(EchoGame)
+    }
+
+    fn start_with(game: impl Game + 'static) -> Self {
         let counters = Arc::new(GameCounters::default());
         let config = GameConfig {
             listen: ([127, 0, 0, 1], 0).into(),
@@ -46,7 +54,7 @@ impl RunningGame {
                 link_grace_ms: 30_000,
             },
         };
-        let open = open_game(config, EchoGame, Arc::clone(&counters)).expect("a game");
+        let open = open_game(config, game, Arc::clone(&counters)).expect("a game");
         let address = open.local_address().expect("an address");
         let (stop, stopped) = oneshot::channel();
         let task = tokio::task::spawn_local(drive_game(open, async {
@@ -189,6 +197,86 @@ fn requests_echo_and_a_session_outlives_its_link() {
         assert_eq!(game.count("sallyport_game_connected_total"), 1);
         assert_eq!(game.count("sallyport_game_sessions"), 1);
         assert_eq!(game.count("sallyport_game_messages_received_total"), 101);
+        game.stop().await;
+    });
+}
+
+#[test]
+fn two_who_enter_the_map_are_told_of_each_other() {
+    run(async {
+        let walk = Walk::new(MapConfig::default(), 10).expect("a map");
+        let game = RunningGame::start_with(walk);
+        let mut shard = game.attach().await;
+        let mut told = Vec::new();
+        for (session, account) in [(SESSION, "ann"), (SESSION + 1, "bob")] {
+            let open = Open {
+                fence: Fence(session),
+                unix_ms: 1,
+                client_version: 1,
+                address: None,
+                account,
+                channel: "",
+            };
+            shard.record(session, &Record::Open(open));
+            let mut payload = Vec::new();
+            let at = Point { x: 500, y: 500 };
+            Enter { tag: session, at }.encode(&mut payload);
+            loop {
+                let record = shard.hear_record().await;
+                let mut run = record.as_slice();
+                let (to, record) = protocol::uplink::next(&mut run)
+                    .expect("the game's own record")
+                    .expect("one record");
+                let Record::Data(bytes) = record else {
+                    panic!("{record:?}");
+                };
+                match Body::decode(bytes).expect("the game's own body") {
+                    Body::Sync(sync) => {
+                        let answer = Sync {
+                            fresh: false,
+                            next: 1,
+                            base: 1,
+                            ..sync
+                        };
+                        let header = MessageHeader {
+                            kind: MessageKind::Request,
+                            lane: Lane::Reliable,
+                            more: false,
+                            group: GROUP,
+                            number: 1,
+                            ack: 0,
+                            message: ENTER,
+                            request: 1,
+                        };
+                        let payload = payload.as_slice();
+                        for body in [Body::Sync(answer), Body::Message { header, payload }] {
+                            let mut bytes = Vec::new();
+                            body.encode(&mut bytes);
+                            shard.record(to.0, &Record::Data(&bytes));
+                        }
+                    }
+                    Body::Message { header, payload } if header.kind == MessageKind::Reply => {
+                        let entry = Entry::decode(payload).expect("an entry");
+                        assert_eq!((to.0, entry.tick_ms), (session, 10));
+                        // The first one has nobody to hear of.
+                        if session == SESSION {
+                            break;
+                        }
+                    }
+                    Body::Message { header, payload } => {
+                        assert_eq!((header.lane, header.message), (Lane::Reliable, CHANGES));
+                        let changes = Changes::decode(payload).expect("changes");
+                        told.extend(changes.enters().map(|one| (to.0, one.tag)));
+                        if told.len() == 2 {
+                            break;
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        told.sort_unstable();
+        assert_eq!(told, [(SESSION, SESSION + 1), (SESSION + 1, SESSION)]);
         game.stop().await;
     });
 }

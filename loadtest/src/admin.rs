@@ -2,7 +2,7 @@
 //! in time and bytes, and the few figures of the answers that a report needs.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::{Duration, Instant};
 
@@ -111,9 +111,12 @@ impl AdminUrl {
                 return Err(String::from("no answer in time"));
             }
             socket.set_read_timeout(Some(left)).map_err(text)?;
-            match socket.read(&mut chunk).map_err(text)? {
-                0 => return parse_to_end(&answer),
-                read => answer.extend_from_slice(&chunk[..read]),
+            match socket.read(&mut chunk) {
+                Ok(0) => return parse_to_end(&answer),
+                Ok(read) => answer.extend_from_slice(&chunk[..read]),
+                // The kernel's work for a ring that was probed interrupts what comes after it.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(text(error)),
             }
             if answer.len() as u64 > ANSWER_BYTES_MAX {
                 return Err(String::from("the answer is too long"));

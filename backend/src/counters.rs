@@ -11,7 +11,7 @@ use protocol::reason::{CloseReason, DropReason};
 use crate::center::CenterCounts;
 use crate::link::LinkFault;
 use crate::link_driver::LinkCounts;
-use crate::stub::StubCounts;
+use crate::stub::{GameCounts, StubCounts};
 
 /// What a number is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -313,6 +313,27 @@ impl Default for GameCounters {
                 Counter,
                 "Times that both ends of a stream agreed anew.",
             ),
+            plain(
+                "sallyport_game_players",
+                Gauge,
+                "Players on the map, in a game that has one.",
+            ),
+            plain("sallyport_game_ticks_total", Counter, "Looks at the map."),
+            plain(
+                "sallyport_game_ticks_skipped_total",
+                Counter,
+                "Looks at the map left out, because the one before came too late.",
+            ),
+            plain(
+                "sallyport_game_moves_refused_total",
+                Counter,
+                "Moves that were malformed, off the map, or by nobody on it.",
+            ),
+            plain(
+                "sallyport_game_frames_unsent_total",
+                Counter,
+                "Views not sent to players who are on their way out.",
+            ),
         ];
         metrics.extend(DropReason::ALL.iter().map(|reason| Metric {
             name: "sallyport_game_drops_total",
@@ -345,7 +366,7 @@ impl GameCounters {
         self.0.samples()
     }
 
-    pub(crate) fn publish(&self, stub: &StubCounts, links: &LinkCounts) {
+    pub(crate) fn publish(&self, stub: &StubCounts, game: &GameCounts, links: &LinkCounts) {
         let values = [
             stub.sessions,
             stub.detached,
@@ -355,6 +376,11 @@ impl GameCounters {
             stub.sent,
             stub.records,
             stub.syncs,
+            game.players,
+            game.ticks,
+            game.ticks_skipped,
+            game.moves_refused,
+            game.frames_unsent,
         ];
         let values = values.into_iter().chain(stub.drops.iter().copied());
         let values = values.chain(stub.kicks.iter().copied());

@@ -122,6 +122,7 @@ impl<G: Game> Role for GameRole<G> {
     }
 
     fn turn_ended(&mut self, links: &LinkCounts) {
-        self.counters.publish(&self.stub.counts(), links);
+        self.counters
+            .publish(&self.stub.counts(), &self.stub.game().counts(), links);
     }
 }

@@ -36,7 +36,9 @@ use protocol::uplink::{self, Open, Record};
 use rustc_hash::FxHashMap;
 
 use self::core::{Core, LinkOut, Timer};
-pub use api::{Context, Departure, EchoGame, Game, Message, Player, Request, SendError};
+pub use api::{
+    Context, Departure, EchoGame, Game, GameCounts, Message, Player, Request, SendError,
+};
 
 use crate::link::{LinkFault, LinkId, check_hello};
 

@@ -20,23 +20,10 @@ use protocol::world::{
 use rustc_hash::FxHashMap;
 
 use crate::map::{Frame, Map, MapConfig, MapConfigError, MapError, Walker};
-use crate::stub::{Context, Departure, Game, Message, Request};
+use crate::stub::{Context, Departure, Game, GameCounts, Message, Request};
 
 /// Time between ticks, ms, unless configured: what players take for fluent.
 pub const TICK_MS_DEFAULT: u16 = 100;
-
-/// What the game has done since its start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct WalkCounts {
-    /// Ticks done.
-    pub ticks: u64,
-    /// Ticks left out, because the one before them was done too late.
-    pub ticks_skipped: u64,
-    /// Moves that were malformed, off the map, or by one who is not on it.
-    pub moves_refused: u64,
-    /// Frames that their players were not sent, because these are on their way out.
-    pub frames_unsent: u64,
-}
 
 /// Why a player was not put on the map, as its client is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +41,8 @@ pub struct Walk {
     tick_ms: u16,
     /// While there is somebody.
     next_tick: Option<Time>,
-    counts: WalkCounts,
+    /// Without `players`, which the map knows.
+    counts: GameCounts,
     reply: Vec<u8>,
 }
 
@@ -69,7 +57,7 @@ impl Walk {
             walkers: FxHashMap::default(),
             tick_ms: tick_ms.max(1),
             next_tick: None,
-            counts: WalkCounts::default(),
+            counts: GameCounts::default(),
             reply: Vec::new(),
         })
     }
@@ -77,11 +65,6 @@ impl Walk {
     /// The map, to look at.
     pub fn map(&self) -> &Map {
         &self.map
-    }
-
-    /// What was done.
-    pub fn counts(&self) -> WalkCounts {
-        self.counts
     }
 
     /// When `handle_tick` is due.
@@ -204,6 +187,13 @@ impl Game for Walk {
             },
         );
         self.counts.frames_unsent += unsent;
+    }
+
+    fn counts(&self) -> GameCounts {
+        GameCounts {
+            players: self.map.players() as u64,
+            ..self.counts
+        }
     }
 }
 

@@ -39,9 +39,14 @@ fn numbers_stand_where_their_names_say() {
     stub.drops[DropReason::ALL.len() - 1] = 3;
     stub.kicks[0] = 4;
     let game = GameCounters::default();
-    game.publish(&stub, &links);
+    let counts = GameCounts {
+        frames_unsent: 5,
+        ..GameCounts::default()
+    };
+    game.publish(&stub, &counts, &links);
     let of = |name, label| value(game.samples(), name, label);
     assert_eq!(of("sallyport_game_syncs_total", ""), 2);
+    assert_eq!(of("sallyport_game_frames_unsent_total", ""), 5);
     assert_eq!(of("sallyport_game_drops_total", "sequenced_stale"), 3);
     assert_eq!(
         of("sallyport_game_kicks_total", CloseReason::ALL[0].label()),

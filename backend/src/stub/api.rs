@@ -81,6 +81,21 @@ pub enum SendError {
     Full,
 }
 
+/// What a game counts of its own, for `/metrics`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GameCounts {
+    /// Players on the map now.
+    pub players: u64,
+    /// Ticks done.
+    pub ticks: u64,
+    /// Ticks left out, because the one before them was done too late.
+    pub ticks_skipped: u64,
+    /// Moves that were malformed, off the map, or by one who is not on it.
+    pub moves_refused: u64,
+    /// Frames that their players were not sent, because these are on their way out.
+    pub frames_unsent: u64,
+}
+
 /// Game logic. Everything has a default that ignores it, but an unanswered request stays so.
 pub trait Game {
     /// A player has come.
@@ -113,6 +128,11 @@ pub trait Game {
     /// once.
     fn handle_timeout(&mut self, context: &mut Context<'_>) {
         let _ = context;
+    }
+
+    /// How things stand, for a game that counts anything.
+    fn counts(&self) -> GameCounts {
+        GameCounts::default()
     }
 }
 

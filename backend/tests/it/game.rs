@@ -277,6 +277,7 @@ fn two_who_enter_the_map_are_told_of_each_other() {
         }
         told.sort_unstable();
         assert_eq!(told, [(SESSION, SESSION + 1), (SESSION + 1, SESSION)]);
+        assert_eq!(game.count("sallyport_game_players"), 2);
         game.stop().await;
     });
 }

@@ -3,7 +3,7 @@
 //!
 //! Invariant: nothing is dropped and nothing closed without one of these.
 
-/// Whether a failed check loses the frame or the connection, over TCP.
+/// Whose fault a lost frame or an ended connection was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Of the peer: it broke the protocol or its limits.

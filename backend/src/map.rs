@@ -1,8 +1,10 @@
 //! A map on which players see those near them (area of interest), as a pure core.
 //!
-//! Owns where every player is, which watch nodes watch it, and the hand-over of views between
-//! nodes; the nodes ([`Node`]) decide who sees whom. It knows no connection and no message but
-//! its own two frames, whose layouts are in [`protocol::world`].
+//! Three parts. The [`Roster`] owns where every player is and which watch nodes watch it; each
+//! [`Partition`] owns some of the nodes ([`Node`]), which decide who sees whom; in a tick the
+//! roster gives each partition one batch of orders, partitions hand views over to each other,
+//! and each gives one batch of frames. [`Map`] is all of them in the caller's thread. They know
+//! no connection and no message but the map's own two frames ([`protocol::world`]).
 //!
 //! # Call order
 //! [`Map::handle_enter`], then any number of [`Map::handle_move`] and [`Map::handle_teleport`],
@@ -34,6 +36,9 @@ mod crowd;
 mod grid;
 mod layout;
 mod node;
+mod orders;
+mod partition;
+mod roster;
 
 use protocol::ids::SessionId;
 use protocol::world::Point;
@@ -44,8 +49,9 @@ pub use layout::{
     NodeIndex, PLAYERS_MAX, TICKS_MAX, UNIT_MM_MAX, WATCHERS_MAX, Watchers, Zone,
 };
 pub use node::{Node, SCANNED_LEAST, SCANNED_PER_SEAT};
-
-use node::{Arrival, Rules};
+pub use orders::{Handover, Orders, Told};
+pub use partition::{PARTITIONS_MAX, Partition};
+pub use roster::Roster;
 
 /// What a player is to be told, encoded. Borrowed from the node; copy it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,43 +90,12 @@ pub enum MapError {
     Gone,
 }
 
-/// A player's slot at a node that watches it.
-#[derive(Debug, Clone, Copy, Default)]
-struct Watch {
-    node: NodeIndex,
-    slot: u32,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Record {
-    /// 0: this record is free.
-    id: u32,
-    at: Point,
-    tag: u64,
-    session: SessionId,
-    watches: [Watch; WATCHERS_MAX],
-    /// 0 until the first tick.
-    watch_count: u8,
-    /// It stands in `stirred`.
-    stirred: bool,
-    jumped: bool,
-    leaving: bool,
-}
-
-/// The core. See the module's documentation.
+/// A map whose partitions are all in the caller's thread. See the module's documentation.
 #[derive(Debug)]
 pub struct Map {
-    layout: Layout,
-    nodes: Vec<Node>,
-    records: Vec<Record>,
-    free: Vec<u32>,
-    /// Records with something for the next tick.
-    stirred: Vec<u32>,
-    players: u32,
-    next_id: u32,
-    tick: u32,
-    /// Of the view that is being handed over.
-    ids: Vec<u32>,
+    roster: Roster,
+    partitions: Vec<Partition>,
+    orders: Vec<Orders>,
 }
 
 impl Map {
@@ -129,45 +104,53 @@ impl Map {
     /// # Errors
     /// The configuration breaks a rule.
     pub fn new(config: MapConfig) -> Result<Self, MapConfigError> {
-        let layout = Layout::new(config)?;
-        let rules = Rules::new(&layout);
-        let nodes = (0..layout.node_count() as u32)
-            .map(|index| Node::new(&layout, rules, NodeIndex(index)))
-            .collect();
+        Self::with_partitions(config, 1)
+    }
+
+    /// An empty map of several partitions, which tells the same frames as one.
+    ///
+    /// # Errors
+    /// The configuration breaks a rule.
+    pub fn with_partitions(config: MapConfig, count: usize) -> Result<Self, MapConfigError> {
+        let partitions = Partition::all(&config, count)?;
         Ok(Self {
-            layout,
-            nodes,
-            records: Vec::new(),
-            free: Vec::new(),
-            stirred: Vec::new(),
-            players: 0,
-            next_id: 1,
-            tick: 0,
-            ids: Vec::new(),
+            roster: Roster::new(config, count)?,
+            orders: partitions.iter().map(|_| Orders::default()).collect(),
+            partitions,
         })
+    }
+
+    /// The players.
+    pub fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
+    /// The players, for what they do.
+    pub fn roster_mut(&mut self) -> &mut Roster {
+        &mut self.roster
     }
 
     /// The map's shape.
     pub fn layout(&self) -> &Layout {
-        &self.layout
+        self.roster.layout()
     }
 
     /// Players on the map.
     pub fn players(&self) -> usize {
-        self.players as usize
+        self.roster.players()
     }
 
     /// Whether a tick would have nothing to do, now and until somebody enters.
     pub fn is_empty(&self) -> bool {
-        self.players == 0 && self.stirred.is_empty()
+        self.roster.is_empty()
     }
 
     /// Number of the last tick.
     pub fn tick(&self) -> u32 {
-        self.tick
+        self.roster.tick()
     }
 
-    /// Puts a player on the map. `tag` is what others are told of it beside its id.
+    /// As [`Roster::handle_enter`].
     ///
     /// # Errors
     /// [`MapError::Full`], [`MapError::Outside`].
@@ -177,166 +160,57 @@ impl Map {
         tag: u64,
         at: Point,
     ) -> Result<Walker, MapError> {
-        if !self.layout.contains(at) {
-            return Err(MapError::Outside);
-        }
-        if self.players >= self.layout.config().players_max {
-            return Err(MapError::Full);
-        }
-        let id = self.next_id;
-        // An id is given again after 2³² players; none of them is here then.
-        self.next_id = self.next_id.checked_add(1).unwrap_or(1);
-        let record = Record {
-            id,
-            at,
-            tag,
-            session,
-            watches: [Watch::default(); WATCHERS_MAX],
-            watch_count: 0,
-            stirred: true,
-            jumped: false,
-            leaving: false,
-        };
-        let index = match self.free.pop() {
-            Some(index) => {
-                self.records[index as usize] = record;
-                index
-            }
-            None => {
-                self.records.push(record);
-                self.records.len() as u32 - 1
-            }
-        };
-        self.players += 1;
-        self.stirred.push(index);
-        Ok(Walker { index, id })
+        self.roster.handle_enter(session, tag, at)
     }
 
-    /// A player has walked.
+    /// As [`Roster::handle_move`].
     ///
     /// # Errors
     /// [`MapError::Outside`], [`MapError::Gone`]; it stays where it was.
     pub fn handle_move(&mut self, walker: Walker, at: Point) -> Result<(), MapError> {
-        self.place(walker, at, false)
+        self.roster.handle_move(walker, at)
     }
 
-    /// A player has been put elsewhere.
+    /// As [`Roster::handle_teleport`].
     ///
     /// # Errors
     /// [`MapError::Outside`], [`MapError::Gone`]; it stays where it was.
     pub fn handle_teleport(&mut self, walker: Walker, at: Point) -> Result<(), MapError> {
-        self.place(walker, at, true)
+        self.roster.handle_teleport(walker, at)
     }
 
-    /// A player has left the map and is told nothing any more.
+    /// As [`Roster::handle_leave`].
     ///
     /// # Errors
     /// [`MapError::Gone`].
     pub fn handle_leave(&mut self, walker: Walker) -> Result<(), MapError> {
-        let record = self.find(walker)?;
-        record.leaving = true;
-        let known = std::mem::replace(&mut record.stirred, true);
-        if !known {
-            self.stirred.push(walker.index);
-        }
-        self.players -= 1;
-        Ok(())
+        self.roster.handle_leave(walker)
     }
 
-    /// Where a player is.
+    /// As [`Roster::place_of`].
     pub fn place_of(&self, walker: Walker) -> Option<Point> {
-        let record = self.records.get(walker.index as usize)?;
-        (record.id == walker.id && !record.leaving).then_some(record.at)
+        self.roster.place_of(walker)
     }
 
     /// Looks at the map, and hands over what each player is to be told: at most one frame of
     /// each kind, the changes first.
     pub fn handle_tick(&mut self, send: &mut impl FnMut(SessionId, Frame<'_>)) {
-        self.tick = self.tick.wrapping_add(1);
-        let mut stirred = std::mem::take(&mut self.stirred);
-        for &index in &stirred {
-            self.apply(index);
+        self.roster.handle_tick(&mut self.orders);
+        for (partition, orders) in self.partitions.iter_mut().zip(&self.orders) {
+            partition.handle_orders(orders);
         }
-        stirred.clear();
-        self.stirred = stirred;
-        for node in &mut self.nodes {
-            node.handle_tick(self.tick, send);
-        }
-    }
-
-    fn find(&mut self, walker: Walker) -> Result<&mut Record, MapError> {
-        self.records
-            .get_mut(walker.index as usize)
-            .filter(|record| record.id == walker.id && !record.leaving)
-            .ok_or(MapError::Gone)
-    }
-
-    fn place(&mut self, walker: Walker, at: Point, jumped: bool) -> Result<(), MapError> {
-        if !self.layout.contains(at) {
-            return Err(MapError::Outside);
-        }
-        let record = self.find(walker)?;
-        if record.at == at && !jumped {
-            return Ok(());
-        }
-        record.at = at;
-        record.jumped |= jumped;
-        if !record.stirred {
-            record.stirred = true;
-            self.stirred.push(walker.index);
-        }
-        Ok(())
-    }
-
-    /// Tells the nodes what a player did since the last tick.
-    fn apply(&mut self, index: u32) {
-        let tick = self.tick;
-        let record = &mut self.records[index as usize];
-        let old_watches = record.watches;
-        let old = &old_watches[..usize::from(record.watch_count)];
-        record.stirred = false;
-        if record.leaving {
-            for watch in old {
-                self.nodes[watch.node.0 as usize].unwatch(watch.slot);
-            }
-            record.id = 0;
-            self.free.push(index);
-            return;
-        }
-        let jumped = std::mem::take(&mut record.jumped);
-        let watchers = self.layout.watchers(record.at);
-        let owner = watchers.owner();
-        let arrival = Arrival {
-            id: record.id,
-            tag: record.tag,
-            session: record.session,
-            at: record.at,
-            jumped,
-        };
-        self.ids.clear();
-        let moves_house = old.first().is_none_or(|watch| watch.node != owner);
-        if moves_house && let Some(watch) = old.first() {
-            self.nodes[watch.node.0 as usize].release(watch.slot, &mut self.ids);
-        }
-        for (place, &node) in watchers.nodes().iter().enumerate() {
-            let core = &mut self.nodes[node.0 as usize];
-            let slot = match old.iter().find(|watch| watch.node == node) {
-                Some(watch) => {
-                    core.step(tick, watch.slot, arrival.at, jumped);
-                    watch.slot
+        for to in 0..self.partitions.len() {
+            for from in 0..self.partitions.len() {
+                if self.orders[to].awaits(from) {
+                    let mut handover = self.partitions[from].take_handover(to, Handover::default());
+                    self.partitions[to].handle_handover(&handover);
+                    handover.clear();
+                    self.partitions[from].take_handover(to, handover);
                 }
-                None => core.watch(tick, &arrival),
-            };
-            record.watches[place] = Watch { node, slot };
-        }
-        record.watch_count = watchers.nodes().len() as u8;
-        for watch in old {
-            if !watchers.nodes().contains(&watch.node) {
-                self.nodes[watch.node.0 as usize].unwatch(watch.slot);
             }
         }
-        if moves_house {
-            self.nodes[owner.0 as usize].own(record.watches[0].slot, &self.ids);
+        for partition in &mut self.partitions {
+            partition.handle_tick(send);
         }
     }
 }

@@ -269,6 +269,14 @@ impl Layout {
         self.columns as usize * self.rows as usize
     }
 
+    /// Which of `count` partitions looks after a node. Neighbours in a row, and columns of rows,
+    /// go to different ones: a crowd fills many nodes side by side, and all cores shall have of
+    /// it, while few players cross a border in one tick.
+    pub fn partition_of(&self, node: NodeIndex, count: usize) -> usize {
+        let (row, column) = (node.0 / self.columns, node.0 % self.columns);
+        (row + column) as usize % count.max(1)
+    }
+
     /// Whether a place is on the map.
     pub fn contains(&self, at: Point) -> bool {
         at.x < self.config.width_units && at.y < self.config.height_units

@@ -1,8 +1,8 @@
 //! A watch node: the players in its rectangle and around it, and who of the first sees whom.
 //!
 //! Owns the views of the players in its rectangle, and what they are told each tick. It does not
-//! know the map's other nodes; [`super::Map`] tells it who comes, moves and goes, in its own
-//! *slots*. Nothing in it is shared, so nodes can live on different cores.
+//! know the map's other nodes; the [`super::Roster`] says who comes, moves and goes, in *slots*
+//! that it gives. Nothing in it is shared, so nodes can live on different cores.
 //!
 //! # Call order
 //! Between ticks any number of [`Node::watch`], [`Node::step`], [`Node::unwatch`],
@@ -10,7 +10,7 @@
 //!
 //! # Invariants
 //! A view has no doubles and at most `visible_max` seats. Everybody in a view is watched here.
-//! A slot is given again only after a tick in which every view has let it go.
+//! A slot is given again only after a tick in which every view has let it go (the roster does).
 
 use protocol::ids::SessionId;
 use protocol::world::{
@@ -167,9 +167,6 @@ pub struct Node {
     /// The pool that the tick fills.
     next_pool: Vec<u32>,
 
-    free: Vec<u32>,
-    /// To be freed when this tick's views have let them go.
-    gone: Vec<u32>,
     /// Views with `CROWDED`.
     crowded: u32,
     changed: bool,
@@ -195,8 +192,6 @@ impl Node {
             mark: Vec::new(),
             pool: Vec::new(),
             next_pool: Vec::new(),
-            free: Vec::new(),
-            gone: Vec::new(),
             crowded: 0,
             changed: false,
             changed_at: 0,
@@ -209,19 +204,17 @@ impl Node {
         }
     }
 
-    /// Begins to watch a player; gives its slot.
-    pub(super) fn watch(&mut self, tick: u32, arrival: &Arrival) -> u32 {
+    /// Begins to watch a player in a slot that is free. Slots are given without gaps.
+    pub(super) fn watch(&mut self, tick: u32, slot: u32, arrival: &Arrival) {
         self.changed = true;
-        let slot = self.free.pop().unwrap_or_else(|| {
-            let slot = self.spots.len() as u32;
-            self.spots.push(Spot::default());
-            self.viewers.push(Viewer::default());
-            self.tag.push(0);
-            self.moved_at.push(0);
-            self.mark.push(0);
-            slot
-        });
         let s = slot as usize;
+        if s >= self.spots.len() {
+            self.spots.resize(s + 1, Spot::default());
+            self.viewers.resize(s + 1, Viewer::default());
+            self.tag.resize(s + 1, 0);
+            self.moved_at.resize(s + 1, 0);
+            self.mark.resize(s + 1, 0);
+        }
         self.spots[s] = Spot {
             x: arrival.at.x as i32,
             y: arrival.at.y as i32,
@@ -236,7 +229,6 @@ impl Node {
             ..Viewer::default()
         };
         self.moved_at[s] = tick;
-        slot
     }
 
     /// A watched player has moved.
@@ -256,18 +248,19 @@ impl Node {
         let s = slot as usize;
         self.set_crowded(s, false);
         self.spots[s].flags = GONE;
-        self.gone.push(slot);
     }
 
-    /// Gives a player's view away, as ids, since it has left the rectangle.
-    pub(super) fn release(&mut self, slot: u32, ids: &mut Vec<u32>) {
+    /// Gives a player's view away, as ids that it appends, since it has left the rectangle.
+    /// Returns how many.
+    pub(super) fn release(&mut self, slot: u32, ids: &mut Vec<u32>) -> u8 {
         let s = slot as usize;
-        ids.clear();
+        let count = self.spots[s].count;
         let view = self.view(s).iter();
         ids.extend(view.map(|&other| self.spots[other as usize].id));
         self.spots[s].count = 0;
         self.set_crowded(s, false);
         self.spots[s].flags &= !OWNED;
+        count
     }
 
     /// Takes a watched player over, with what it saw until now.
@@ -321,7 +314,6 @@ impl Node {
         for spot in &mut self.spots {
             spot.flags &= LASTING;
         }
-        self.free.append(&mut self.gone);
         self.changed = false;
     }
 

@@ -3,6 +3,7 @@
 
 mod crowds;
 mod oracle;
+mod partitions;
 
 use std::collections::{BTreeMap, BTreeSet};
 

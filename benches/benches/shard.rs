@@ -3,9 +3,10 @@
 //! element is one round trip. The tick of a map's areas of interest will stand
 //! in a bench beside this one.
 
-use benches::shard::{World, digest};
-use benches::tiny::is_tiny;
+use benches::shard::digest;
+use benches::tiny::{is_tiny, noise};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use gateway::testing::Crowd;
 
 const PAYLOAD_BYTES: usize = 64;
 
@@ -17,10 +18,14 @@ fn shard(c: &mut Criterion) {
             "shard/{clients} digest={}",
             digest(clients, PAYLOAD_BYTES, 2)
         );
-        let mut world = World::new(clients, PAYLOAD_BYTES);
+        let mut crowd = Crowd::new(clients);
+        let payload = noise(PAYLOAD_BYTES);
         group.throughput(Throughput::Elements(clients as u64));
         group.bench_function(format!("turn/{clients}"), |b| {
-            b.iter_custom(|rounds| (0..rounds).map(|_| world.round()).sum());
+            b.iter_custom(|rounds| {
+                let round = |_| crowd.round(&payload, |_, _| {});
+                (0..rounds).map(round).sum()
+            });
         });
     }
     group.finish();

@@ -9,3 +9,5 @@ pub mod counters;
 pub mod drive;
 pub mod engine;
 pub mod shard;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

@@ -1,25 +1,21 @@
 //! The core against the protocol's own client, with a center and one backend
 //! played by the test.
 
-use std::sync::Arc;
+mod world;
 
-use prost::Message as _;
 use protocol::body::{Lane, MessageHeader, MessageKind};
 use protocol::cipher::{Opener, Sealer};
-use protocol::client::{Client, ClientConfig, Closed, Event, Shared};
-use protocol::control::{self, ToBackend, ToShard, to_backend, to_shard};
+use protocol::client::{Closed, Event};
+use protocol::control::{self, to_backend, to_shard};
 use protocol::handshake::Initiator;
-use protocol::ids::{Incarnation, MessageId};
+use protocol::ids::MessageId;
 use protocol::reason::DropReason;
-use protocol::stream::{Delivery, OutboxLimits, StreamEnd};
-use protocol::token::{Claims, issue};
+use protocol::stream::{Delivery, OutboxLimits};
 use protocol::uplink;
 
+use self::world::World;
 use super::*;
-
-const GROUP: GroupId = GroupId(1);
-const GAME: usize = 1;
-const UNIX_MS: u64 = 1_790_000_000_000;
+use crate::testing::{self, GAME, GROUP};
 
 fn rate(per_second: u32, burst: u32) -> Rate {
     Rate { per_second, burst }
@@ -27,275 +23,10 @@ fn rate(per_second: u32, burst: u32) -> Rate {
 
 fn config() -> ShardConfig {
     ShardConfig {
-        gateway: "gw-test".into(),
-        shard: ShardId(0),
-        boot: 7,
-        key: StaticKey::from_secret([9; 32]),
-        groups: vec![GroupConfig {
-            group: GROUP,
-            instances: 1,
-        }],
-        sessions_max: 100,
-        connections_before_login_max: 100,
-        handshake_timeout_ms: 5_000,
-        login_timeout_ms: 10_000,
-        heartbeat_interval_ms: 10_000,
-        idle_timeout_ms: 30_000,
         frames: rate(200, 1_200),
         bytes: rate(262_144, 524_288),
-        send_queue_bytes_max: 393_216,
         uplink_queue_bytes_max: 1 << 20,
-        rekey: RekeyPolicy::default(),
-        compress_bytes_min: 64,
-    }
-}
-
-/// 64 secret bytes of a token key, and its public half.
-fn token_key() -> ([u8; 64], [u8; 32]) {
-    use pasetors::keys::{AsymmetricKeyPair, Generate};
-    let pair = AsymmetricKeyPair::<pasetors::version4::V4>::generate().expect("a key");
-    let secret = pair.secret.as_bytes().try_into().expect("64 bytes");
-    let public = pair.public.as_bytes().try_into().expect("32 bytes");
-    (secret, public)
-}
-
-/// A shard and what surrounds it.
-struct World {
-    shard: Shard,
-    now: Now,
-    token_secret: [u8; 64],
-    shared: Shared,
-    /// Control messages that reached center and were not answered by `settle`.
-    center: Vec<to_backend::Message>,
-    /// Records that reached the game.
-    game: Vec<(SessionId, u8, Vec<u8>)>,
-    actions: Vec<Action>,
-    sent: Vec<(ConnId, Vec<u8>)>,
-    next_session: u64,
-    next_token: u64,
-}
-
-impl World {
-    fn new(config: ShardConfig) -> Self {
-        let (token_secret, public) = token_key();
-        let verifier = Verifier::new("sallyport".into(), &[public]).expect("a usable key");
-        let now = Now {
-            time: Time(1_000_000),
-            unix_ms: UNIX_MS,
-        };
-        let shard = Shard::new(config, verifier, [3; 32], Arc::default(), now);
-        let mut world = Self {
-            shard,
-            now,
-            token_secret,
-            shared: Shared::default(),
-            center: Vec::new(),
-            game: Vec::new(),
-            actions: Vec::new(),
-            sent: Vec::new(),
-            next_session: 100,
-            next_token: 1,
-        };
-        world.link(0, 0);
-        world.link(GAME, u32::from(GROUP.0));
-        world
-    }
-
-    fn link(&mut self, uplink: usize, group: u32) {
-        self.shard.handle_uplink_connected(uplink);
-        let hello = control::BackendHello {
-            version: uplink::VERSION,
-            instance: format!("backend-{uplink}"),
-            boot: 1,
-            group,
-            wants_address: false,
-            lease_ms: 15_000,
-        };
-        self.control(uplink, to_shard::Message::Hello(hello));
-        self.collect();
-    }
-
-    fn control(&mut self, uplink: usize, message: to_shard::Message) {
-        let bytes = ToShard {
-            message: Some(message),
-        }
-        .encode_to_vec();
-        self.shard.handle_uplink_control(self.now, uplink, &bytes);
-    }
-
-    /// Takes everything that the shard wants out of it; center answers.
-    fn collect(&mut self) {
-        loop {
-            self.shard.handle_timeout(self.now);
-            let mut controls = Vec::new();
-            let mut records = Vec::new();
-            self.shard.poll_uplink(|uplink, stream, bytes| {
-                if stream == 0 {
-                    let mut rest = &bytes[..];
-                    while let Some((length, tail)) = rest.split_first_chunk::<4>() {
-                        let (message, tail) = tail.split_at(u32::from_le_bytes(*length) as usize);
-                        controls.push((
-                            uplink,
-                            ToBackend::decode(message)
-                                .expect("ours")
-                                .message
-                                .expect("set"),
-                        ));
-                        rest = tail;
-                    }
-                } else {
-                    let mut run = &bytes[..];
-                    while let Some((session, record)) = uplink::next(&mut run).expect("ours") {
-                        let mut copy = Vec::new();
-                        uplink::encode(session, &record, &mut copy);
-                        records.push((session, copy[3], copy));
-                    }
-                }
-                bytes.clear();
-            });
-            self.game.extend(records);
-            while let Some(sent) = self.shard.poll_send() {
-                self.shard.handle_sent(sent.0, sent.1.clone());
-                self.sent.push(sent);
-            }
-            while let Some(action) = self.shard.poll_action() {
-                self.actions.push(action);
-            }
-            if controls.is_empty() {
-                return;
-            }
-            for (uplink, message) in controls {
-                match message {
-                    to_backend::Message::Renew(renew) => {
-                        let renewed = control::Renewed {
-                            renewal: renew.renewal,
-                        };
-                        self.control(uplink, to_shard::Message::Renewed(renewed));
-                    }
-                    to_backend::Message::Claim(claim) => {
-                        self.next_session += 1;
-                        let granted = control::ClaimGranted {
-                            claim: claim.claim,
-                            session: self.next_session,
-                            fence: self.next_session,
-                        };
-                        self.control(uplink, to_shard::Message::ClaimGranted(granted));
-                    }
-                    other => self.center.push(other),
-                }
-            }
-        }
-    }
-
-    fn pass(&mut self, ms: u64) {
-        self.now.time = self.now.time.after_ms(ms);
-        self.now.unix_ms += ms;
-        self.collect();
-    }
-
-    fn token(&mut self) -> String {
-        self.next_token += 1;
-        let claims = Claims {
-            audience: "sallyport".into(),
-            account: format!("account-{}", self.next_token),
-            id: format!("token-{}", self.next_token),
-            issued_unix_ms: self.now.unix_ms,
-            expires_unix_ms: self.now.unix_ms + 30_000,
-        };
-        issue(&self.token_secret, &claims).expect("valid claims")
-    }
-
-    fn client_config(&mut self) -> ClientConfig {
-        ClientConfig {
-            gateway_key: *self.shard.config.key.public(),
-            token: self.token(),
-            client_version: 1,
-            channel: "test".into(),
-            device: "test".into(),
-            outbox: OutboxLimits::default(),
-            rekey: RekeyPolicy::default(),
-            compress_bytes_min: 64,
-        }
-    }
-
-    /// Moves bytes between one client and the shard until both are silent.
-    fn exchange(&mut self, id: ConnId, client: &mut Client) -> Vec<String> {
-        let mut events = Vec::new();
-        loop {
-            let mut out = Vec::new();
-            client.poll_transmit(self.now.time, &mut self.shared, &mut out);
-            let silent = out.is_empty();
-            if !silent {
-                self.shard.handle_received(self.now, id, &mut out);
-            }
-            self.collect();
-            let mut arrived = false;
-            for (to, mut bytes) in std::mem::take(&mut self.sent) {
-                if to == id {
-                    arrived = true;
-                    client.handle_received(
-                        self.now.time,
-                        &mut bytes,
-                        &mut self.shared,
-                        &mut |event| {
-                            events.push(format!("{event:?}"));
-                        },
-                    );
-                } else {
-                    self.sent.push((to, bytes));
-                }
-            }
-            if silent && !arrived {
-                return events;
-            }
-        }
-    }
-
-    fn accept(&mut self, index: u32) -> ConnId {
-        let id = ConnId {
-            index,
-            generation: 0,
-        };
-        self.shard.handle_accepted(self.now, id, None);
-        id
-    }
-
-    /// A logged-in client.
-    fn login(&mut self, index: u32) -> (ConnId, Client) {
-        let id = self.accept(index);
-        let config = self.client_config();
-        let mut client =
-            Client::connect(config, [index as u8 + 1; 32], self.now.time).expect("a usable key");
-        let events = self.exchange(id, &mut client);
-        assert!(client.session().is_some(), "{events:?}");
-        (id, client)
-    }
-
-    fn backend_sends(&mut self, session: SessionId, body: &Body<'_>) {
-        let mut record = Vec::new();
-        uplink::encode_data(session, &mut record, |out| body.encode(out));
-        self.shard.handle_uplink_records(self.now, GAME, &record);
-    }
-
-    /// Opens the group for a client, as a backend without memory does.
-    fn sync(&mut self, id: ConnId, client: &mut Client) -> StreamEnd {
-        let mut end = StreamEnd::backend(GROUP, Incarnation(5));
-        end.attach();
-        let session = client.session().expect("logged in");
-        let sync = end.poll_sync().expect("attached");
-        self.backend_sends(session, &Body::Sync(sync));
-        self.exchange(id, client);
-        let body_of = |record: &[u8]| record.get(uplink::RECORD_HEADER_BYTES).copied();
-        let at = self
-            .game
-            .iter()
-            .position(|(_, kind, record)| *kind == 1 && body_of(record) == Some(7));
-        let (_, _, record) = self.game.remove(at.expect("the client's SYNC"));
-        let Ok(Body::Sync(answer)) = Body::decode(&record[uplink::RECORD_HEADER_BYTES..]) else {
-            panic!("not a SYNC: {record:?}")
-        };
-        assert!(end.handle_sync(&answer));
-        end
+        ..testing::shard_config(100)
     }
 }
 

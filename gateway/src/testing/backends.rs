@@ -13,59 +13,66 @@ use protocol::time::Time;
 use protocol::uplink::{self, Record};
 
 /// A message of a backend, encoded.
-pub(super) fn to_shard_bytes(message: to_shard::Message) -> Vec<u8> {
+pub fn to_shard_bytes(message: to_shard::Message) -> Vec<u8> {
     ToShard {
         message: Some(message),
     }
     .encode_to_vec()
 }
 
-/// How a backend begins.
-pub(super) fn hello(uplink: usize, group: u32) -> Vec<u8> {
+/// How a backend begins; center's group is 0.
+pub fn hello(uplink: usize, group: u32, lease_ms: u32) -> Vec<u8> {
     to_shard_bytes(to_shard::Message::Hello(control::BackendHello {
         version: uplink::VERSION,
         instance: format!("backend-{uplink}"),
         boot: 1,
         group,
         wants_address: false,
-        lease_ms: 60_000,
+        lease_ms,
     }))
 }
 
-/// What center answers to a run of control messages.
-pub(super) fn answers_of_center(mut run: &[u8]) -> Vec<to_shard::Message> {
-    let mut answers = Vec::new();
-    while let Some((length, rest)) = run.split_first_chunk::<4>() {
+/// The messages of a run of the control stream.
+///
+/// # Panics
+/// The shard wrote what is none.
+pub fn control_messages(mut run: &[u8]) -> impl Iterator<Item = to_backend::Message> {
+    std::iter::from_fn(move || {
+        let (length, rest) = run.split_first_chunk::<4>()?;
         let (message, rest) = rest.split_at(u32::from_le_bytes(*length) as usize);
         run = rest;
-        match ToBackend::decode(message)
-            .expect("the shard's messages")
-            .message
-        {
-            Some(to_backend::Message::Claim(claim)) => {
-                let session = u64::from(claim.slot) + 1;
-                answers.push(to_shard::Message::ClaimGranted(control::ClaimGranted {
-                    claim: claim.claim,
-                    session,
-                    fence: session,
-                }));
-            }
-            Some(to_backend::Message::Renew(renew)) => {
-                answers.push(to_shard::Message::Renewed(control::Renewed {
-                    renewal: renew.renewal,
-                }));
-            }
-            _ => {}
+        let message = ToBackend::decode(message).expect("the shard's message");
+        Some(message.message.expect("the shard sets it"))
+    })
+}
+
+/// What center answers to this message, if it answers.
+pub fn answer_of_center(message: &to_backend::Message) -> Option<to_shard::Message> {
+    match message {
+        to_backend::Message::Claim(claim) => {
+            let session = u64::from(claim.slot) + 1;
+            let granted = control::ClaimGranted {
+                claim: claim.claim,
+                session,
+                fence: session,
+            };
+            Some(to_shard::Message::ClaimGranted(granted))
         }
+        to_backend::Message::Renew(renew) => {
+            let renewal = renew.renewal;
+            Some(to_shard::Message::Renewed(control::Renewed { renewal }))
+        }
+        _ => None,
     }
-    answers
 }
 
 /// A game that echoes: the backend's end of each session's stream.
-pub(super) struct Game(Vec<StreamEnd>);
+#[derive(Debug)]
+pub struct Game(Vec<StreamEnd>);
 
 impl Game {
-    pub(super) fn new(group: GroupId, clients: usize) -> Self {
+    /// For so many clients.
+    pub fn new(group: GroupId, clients: usize) -> Self {
         let end = |_| {
             let mut end = StreamEnd::backend(group, Incarnation(5));
             end.attach();
@@ -75,7 +82,10 @@ impl Game {
     }
 
     /// Appends to `replies` what the game sends for a run of records.
-    pub(super) fn echo(&mut self, records: &[u8], now: Time, replies: &mut Vec<u8>) {
+    ///
+    /// # Panics
+    /// The shard forwarded what no game should see.
+    pub fn echo(&mut self, records: &[u8], now: Time, replies: &mut Vec<u8>) {
         let mut run = records;
         while let Some((session, record)) = uplink::next(&mut run).expect("the shard's records") {
             let end = &mut self.0[session.0 as usize - 1];

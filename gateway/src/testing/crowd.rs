@@ -1,0 +1,220 @@
+//! A shard with many clients and an echoing game around it: the real cores, and
+//! between them only vectors. [`Crowd::round`] has each client ask once and
+//! tells how long the shard alone took.
+//!
+//! Deliberately not here: sockets, rings, QUIC, rates (they are off).
+//!
+//! Invariant: every request of a round is answered within it, and a round like
+//! the one before it needs no more memory.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use protocol::body::{MessageHeader, MessageKind};
+use protocol::client::{Client, Event, Shared};
+use protocol::ids::MessageId;
+use protocol::time::Now;
+
+use super::{CENTER, GAME, GROUP, Game};
+use crate::engine::ConnId;
+use crate::shard::Shard;
+
+/// Microseconds between two rounds.
+const STEP_US: u64 = 500;
+/// Turns in which everybody must be in: five suffice.
+const LOGIN_TURNS_MAX: usize = 20;
+/// Longer than any run: this center does not go away.
+const LEASE_MS: u32 = 60_000;
+
+struct Player {
+    id: ConnId,
+    client: Client,
+    /// What it sends in this turn.
+    frames: Vec<u8>,
+}
+
+/// See the module.
+pub struct Crowd {
+    shard: Shard,
+    now: Now,
+    shared: Shared,
+    players: Vec<Player>,
+    game: Game,
+    /// Records from the shard, and for it; reused as a driver does.
+    records: Vec<u8>,
+    replies: Vec<u8>,
+    center: Vec<u8>,
+    sends: Vec<(ConnId, Vec<u8>)>,
+    replied: usize,
+}
+
+impl std::fmt::Debug for Crowd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Crowd")
+            .field("shard", &self.shard)
+            .field("players", &self.players.len())
+            .finish_non_exhaustive()
+    }
+}
+
+fn enter(shard: &mut Shard, index: u32, now: Now) -> Player {
+    let id = ConnId {
+        index,
+        generation: 0,
+    };
+    shard.handle_accepted(now, id, None);
+    let config = super::client_config(super::token(u64::from(index), now));
+    let mut ephemeral = [7; 32];
+    ephemeral[..4].copy_from_slice(&index.to_le_bytes());
+    Player {
+        id,
+        client: Client::connect(config, ephemeral, now.time).expect("a usable key"),
+        frames: Vec::new(),
+    }
+}
+
+impl Crowd {
+    /// So many clients, logged in and with their group up.
+    ///
+    /// # Panics
+    /// They do not get in.
+    pub fn new(clients: usize) -> Self {
+        let now = super::start();
+        let config = super::shard_config(clients);
+        let mut shard = Shard::new(config, super::verifier(), [3; 32], Arc::default(), now);
+        for (uplink, group) in [(CENTER, 0), (GAME, u32::from(GROUP.0))] {
+            shard.handle_uplink_connected(uplink);
+            let hello = super::hello(uplink, group, LEASE_MS);
+            shard.handle_uplink_control(now, uplink, &hello);
+        }
+        let players = (0..clients as u32).map(|index| enter(&mut shard, index, now));
+        let players = players.collect();
+        let mut crowd = Self {
+            shard,
+            now,
+            shared: Shared::default(),
+            players,
+            game: Game::new(GROUP, clients),
+            records: Vec::new(),
+            replies: Vec::new(),
+            center: Vec::new(),
+            sends: Vec::new(),
+            replied: 0,
+        };
+        for _ in 0..LOGIN_TURNS_MAX {
+            if crowd.players.iter().all(|p| p.client.is_group_up(GROUP)) {
+                return crowd;
+            }
+            crowd.turn(&mut |_, _| {});
+        }
+        panic!("not every client is in after {LOGIN_TURNS_MAX} turns");
+    }
+
+    /// One request of each client, and its reply, which `replied` is shown.
+    /// Returns the time in the shard.
+    ///
+    /// # Panics
+    /// A reply is missing.
+    pub fn round(
+        &mut self,
+        payload: &[u8],
+        mut replied: impl FnMut(&MessageHeader, &[u8]),
+    ) -> Duration {
+        for player in &mut self.players {
+            player
+                .client
+                .request(GROUP, MessageId(1), payload)
+                .expect("room in the outbox");
+        }
+        self.now.time = self.now.time + STEP_US;
+        self.replied = 0;
+        let spent = self.turn(&mut replied);
+        assert_eq!(
+            self.replied,
+            self.players.len(),
+            "every request was answered"
+        );
+        spent
+    }
+
+    /// Clients' bytes in, records to the backends, their answers in, frames out.
+    fn turn(&mut self, replied: &mut impl FnMut(&MessageHeader, &[u8])) -> Duration {
+        let now = self.now;
+        for player in &mut self.players {
+            player.frames.clear();
+            player
+                .client
+                .poll_transmit(now.time, &mut self.shared, &mut player.frames);
+        }
+        self.records.clear();
+        self.replies.clear();
+        self.center.clear();
+
+        let begin = Instant::now();
+        for player in &mut self.players {
+            if !player.frames.is_empty() {
+                self.shard
+                    .handle_received(now, player.id, &mut player.frames);
+            }
+        }
+        self.shard.handle_timeout(now);
+        let (records, center) = (&mut self.records, &mut self.center);
+        self.shard.poll_uplink(|uplink, stream, bytes| {
+            if stream > 0 {
+                records.extend_from_slice(bytes);
+            } else if uplink == CENTER {
+                center.extend_from_slice(bytes);
+            }
+            bytes.clear();
+        });
+        let mut spent = begin.elapsed();
+
+        self.game.echo(&self.records, now.time, &mut self.replies);
+
+        let begin = Instant::now();
+        if !self.replies.is_empty() {
+            self.shard.handle_uplink_records(now, GAME, &self.replies);
+        }
+        while let Some(send) = self.shard.poll_send() {
+            self.sends.push(send);
+        }
+        spent += begin.elapsed();
+
+        self.hand_over(now, replied);
+
+        let begin = Instant::now();
+        for (to, buffer) in self.sends.drain(..) {
+            self.shard.handle_sent(to, buffer);
+        }
+        while self.shard.poll_action().is_some() {}
+        spent += begin.elapsed();
+
+        for message in super::control_messages(&self.center) {
+            if let Some(answer) = super::answer_of_center(&message) {
+                let answer = super::to_shard_bytes(answer);
+                self.shard.handle_uplink_control(now, CENTER, &answer);
+            }
+        }
+        spent
+    }
+
+    /// Gives the shard's frames to the clients.
+    fn hand_over(&mut self, now: Now, replied: &mut impl FnMut(&MessageHeader, &[u8])) {
+        for (to, buffer) in &mut self.sends {
+            let count = &mut self.replied;
+            self.players[to.index as usize].client.handle_received(
+                now.time,
+                buffer,
+                &mut self.shared,
+                &mut |event| {
+                    if let Event::Message(header, payload) = event
+                        && header.kind == MessageKind::Reply
+                    {
+                        *count += 1;
+                        replied(&header, payload);
+                    }
+                },
+            );
+        }
+    }
+}

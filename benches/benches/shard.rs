@@ -1,7 +1,6 @@
 //! A shard's turn without I/O: the requests of all clients in, records out,
 //! replies in, frames out. What is measured is the time in the shard alone; an
-//! element is one round trip. The tick of a map's areas of interest will stand
-//! in a bench beside this one.
+//! element is one round trip.
 
 use benches::shard::digest;
 use benches::tiny::{is_tiny, noise};

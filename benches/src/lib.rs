@@ -1,5 +1,5 @@
 //! What the benches measure, as functions that tests run too: whole frames, a
-//! shard's turn, records of an uplink, one message for many. Beside them what
+//! shard's turn, records of an uplink, one message for many, a map's tick. Beside them what
 //! `cargo xtask bench-engines` compares the gateway with: echo servers without
 //! any check ([`echo`]), and a load with one request outstanding on each
 //! connection ([`closed_loop`]).
@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod aoi;
 pub mod closed_loop;
 pub mod cores;
 mod digest;

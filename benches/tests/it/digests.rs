@@ -1,6 +1,6 @@
 //! A workload's digest is the same each time and depends on its size.
 
-use benches::{Digest, fanout, frame, shard, uplink};
+use benches::{Digest, aoi, fanout, frame, shard, uplink};
 
 fn check(digest: impl Fn(usize) -> Digest) {
     assert_eq!(digest(3), digest(3), "the same each time");
@@ -26,4 +26,10 @@ fn records() {
 #[test]
 fn copies_for_members() {
     check(|members| fanout::digest(members, 2));
+}
+
+#[test]
+fn ticks_of_a_map() {
+    check(|ticks| aoi::digest(50, 1, ticks));
+    assert_ne!(aoi::digest(50, 1, 3), aoi::digest(50, 10, 3));
 }

@@ -448,6 +448,11 @@ struct Clock {
 }
 
 impl Clock {
+    /// Not before `at`: a microsecond short of it the engine would still rest.
+    fn time_of(&self, at: Instant) -> Time {
+        Time(at.saturating_duration_since(self.origin).as_micros() as u64 + 1)
+    }
+
     fn now(&self) -> Now {
         let unix = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -625,7 +630,11 @@ impl<E: Engine> ShardDriver<E> {
     }
 
     fn set_sleep(&mut self) {
-        let wanted = self.shard.poll_timeout();
+        let engine = self.engine.poll_timeout().map(|at| self.clock.time_of(at));
+        let wanted = [self.shard.poll_timeout(), engine]
+            .into_iter()
+            .flatten()
+            .min();
         if wanted != self.sleep_until
             && let Some(at) = wanted
         {

@@ -31,7 +31,7 @@ pub mod uring;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use self::uring::{UringUnavailable, probe};
 
@@ -240,6 +240,11 @@ pub trait Engine: Sized {
     /// Flushes, then blocks until [`poll`](Engine::poll) has something or `timeout`
     /// has passed. For threads without a reactor.
     fn wait(&mut self, timeout: Duration) -> io::Result<()>;
+
+    /// When to call [`poll`](Engine::poll) although nothing happened: accepting
+    /// rests until then, see [`ACCEPT_RETRY`]. Ask after [`flush`](Engine::flush);
+    /// [`wait`](Engine::wait) heeds it by itself.
+    fn poll_timeout(&self) -> Option<Instant>;
 
     /// What was counted so far.
     fn counters(&self) -> EngineCounters;

@@ -120,6 +120,7 @@ drop_reasons! {
     UnknownKind, "unknown_kind", Peer, "this kind is not one that the peer may send";
     UnknownGroup, "unknown_group", Peer, "no such group is configured";
     GroupDown, "group_down", Ours, "the group's backend is away; reliable messages wait in the client's outbox";
+    UplinkLost, "uplink_lost", Ours, "an unreliable message waited for a backend whose link died";
     AfterClose, "after_close", Nobody, "the connection is closing";
     SessionGone, "session_gone", Nobody, "a backend answered a session that has gone";
     WrongGroup, "wrong_group", Ours, "a backend spoke for a group that is not its own, or for a session bound elsewhere";

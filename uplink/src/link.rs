@@ -165,6 +165,9 @@ struct Outbound {
     /// Appended by the owner; the first `taken_bytes` are QUIC's already.
     buffer: Vec<u8>,
     taken_bytes: usize,
+    /// Bytes in front of the first record that begins in `buffer`, the rest of
+    /// one that QUIC has begun to take; `None` on the control stream.
+    cut_bytes: Option<usize>,
 }
 
 /// One live uplink; see the module's text for the order of calls.
@@ -288,6 +291,12 @@ impl Link {
     /// what the peer does not read, or the network does not carry.
     pub fn queued_bytes(&self, stream: StreamIndex) -> usize {
         self.outbound[stream.position()].queued_bytes()
+    }
+
+    /// Records of a data stream of which QUIC has taken nothing: of a dead link,
+    /// what the peer has certainly not seen.
+    pub fn untaken_records(&self, stream: StreamIndex) -> &[u8] {
+        self.outbound[stream.position()].untaken_records()
     }
 
     /// Gives QUIC what was appended, as far as its windows allow; the rest stays.
@@ -422,6 +431,31 @@ impl Inbound {
 }
 
 impl Outbound {
+    /// Where in `buffer` the first record begins of which QUIC has taken nothing.
+    /// Looks at each record once over all calls, and at none while QUIC keeps up.
+    fn first_untaken(&self) -> Option<usize> {
+        let mut start = self.cut_bytes?;
+        if self.queued_bytes() == 0 {
+            return Some(self.taken_bytes);
+        }
+        while start < self.taken_bytes {
+            let record = self.buffer.get(start..).unwrap_or_default();
+            // The owner appends whole records; whatever else it did is not one.
+            let Ok(Some(length)) = protocol::uplink::length(record) else {
+                return Some(self.buffer.len());
+            };
+            start += length;
+        }
+        Some(start)
+    }
+
+    fn untaken_records(&self) -> &[u8] {
+        let first = self.first_untaken();
+        first
+            .and_then(|first| self.buffer.get(first..))
+            .unwrap_or_default()
+    }
+
     fn queued_bytes(&self) -> usize {
         self.buffer.len().saturating_sub(self.taken_bytes)
     }
@@ -442,6 +476,8 @@ impl Outbound {
         // Moving the rest only when it is the smaller part keeps the cost of a
         // long backlog linear.
         if self.taken_bytes > self.buffer.len() / 2 {
+            let first = self.first_untaken();
+            self.cut_bytes = first.map(|first| first - self.taken_bytes);
             self.buffer.drain(..self.taken_bytes.min(self.buffer.len()));
             self.taken_bytes = 0;
         }
@@ -463,12 +499,14 @@ fn unzip(
             0 => CONTROL_BUFFER_BYTES,
             _ => READ_BUFFER_BYTES,
         };
+        let cut_bytes = (position > 0).then_some(0);
         position += 1;
         inbound.push(Inbound::new(receive, buffer_bytes));
         Outbound {
             stream: send,
             buffer: Vec::new(),
             taken_bytes: 0,
+            cut_bytes,
         }
     });
     let Ok(inbound) = inbound.try_into() else {

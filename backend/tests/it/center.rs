@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use backend::center::CenterSettings;
 use backend::center_driver::{CenterConfig, CenterStartError, drive_center, open_center};
@@ -14,7 +15,7 @@ use protocol::control::{
 };
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use uplink::DialError;
+use uplink::{CLOSE_PROTOCOL, DialError};
 
 use crate::shard::{BACKEND_SEED, GATEWAY_SEED, Shard, identity, run};
 
@@ -313,5 +314,32 @@ fn the_probe_chooses_what_can_be_used() {
             None => probe().0,
         };
         assert_eq!(open.engine(), expected);
+    });
+}
+
+/// Three seconds, as `HELLO_DEADLINE_MS` says; less patience would lose gateways whose host is
+/// busy, more would let strangers with a key hold links.
+#[test]
+fn a_link_that_says_nothing_is_closed_and_others_stay() {
+    const DEADLINE: Duration = Duration::from_secs(3);
+    let dir = tempfile::tempdir().expect("a directory");
+    run(async {
+        let center = RunningCenter::start(dir.path(), None).await;
+        let mut greeted = attach(&center, "gw-1", Vec::new()).await;
+        let key = identity(BACKEND_SEED).public_key();
+        let began = Instant::now();
+        let mut silent = Shard::dial(center.address, key, &identity(GATEWAY_SEED))
+            .await
+            .expect("a link");
+        let (code, word) = silent.closed().await;
+        assert_eq!((code, &*word), (u64::from(CLOSE_PROTOCOL), "hello"));
+        assert!(began.elapsed() >= DEADLINE, "{:?}", began.elapsed());
+        greeted.say(to_backend::Message::Renew(Renew { renewal: 4 }));
+        let renewed = greeted.hear().await;
+        assert!(
+            matches!(renewed, to_shard::Message::Renewed(_)),
+            "{renewed:?}"
+        );
+        center.stop().await;
     });
 }

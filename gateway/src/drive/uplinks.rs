@@ -157,6 +157,9 @@ impl Uplink {
         };
         if let Some(error) = failure {
             tracing::warn!(address = %self.dialer.target().address, error = ?error.to_string(), "uplink is lost");
+            for stream in StreamIndex::data() {
+                shard.handle_uplink_untaken(link.untaken_records(stream));
+            }
             self.link = None;
             self.dialer.lost();
             shard.handle_uplink_lost(index);

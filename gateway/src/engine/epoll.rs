@@ -377,6 +377,10 @@ impl EpollEngine {
     }
 
     fn accept_some<E: Events>(&mut self, events: &mut E, budget: usize) -> usize {
+        if self.accept_at.is_some_and(|at| at > Instant::now()) {
+            return 0;
+        }
+        self.accept_at = None;
         let mut reported = 0;
         for at in 0..self.listeners.len() {
             for _ in 0..ACCEPTS_A_POLL.min(budget.saturating_sub(reported)) {
@@ -464,6 +468,7 @@ impl Engine for EpollEngine {
 
     fn stop_listening(&mut self) {
         self.listeners.clear();
+        self.accept_at = None;
     }
 
     fn connect(&mut self, to: SocketAddr, from: Option<IpAddr>) -> io::Result<ConnId> {
@@ -562,12 +567,16 @@ impl Engine for EpollEngine {
         if self.flush()? {
             return Ok(());
         }
-        let timeout = match self.accept_at {
+        let timeout = match self.poll_timeout() {
             Some(at) => timeout.min(at.saturating_duration_since(Instant::now())),
             None => timeout,
         };
         // Not by fetching: epoll_wait(2) counts in whole milliseconds.
         wait_readable(self.poll.registry().as_fd(), timeout)
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.accept_at
     }
 
     fn counters(&self) -> EngineCounters {

@@ -616,7 +616,7 @@ impl Engine for UringEngine {
         if self.flush()? {
             return Ok(());
         }
-        let timeout = match self.accept_at {
+        let timeout = match self.poll_timeout() {
             Some(at) => timeout.min(at.saturating_duration_since(Instant::now())),
             None => timeout,
         };
@@ -634,6 +634,10 @@ impl Engine for UringEngine {
         }
     }
 
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.accept_at
+    }
+
     fn counters(&self) -> EngineCounters {
         self.counters
     }
@@ -643,3 +647,6 @@ impl Engine for UringEngine {
         self.slots.len() as u32 - free as u32 - self.waiting
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,13 +48,32 @@ impl Shard {
         let Some(uplink) = self.uplinks.get_mut(at) else {
             return;
         };
+        let untaken = std::mem::take(&mut uplink.out);
         uplink.reset();
         let waiting = std::mem::take(&mut uplink.waiting);
+        // The first is control's.
+        for run in &untaken[1..] {
+            self.handle_uplink_untaken(run);
+        }
         self.resume_waiting(&waiting);
         if at != CENTER {
             self.binding_sweep = Some(0);
         }
         self.count_uplinks();
+    }
+
+    /// Records that a dead uplink's link had not given to QUIC. The client repeats
+    /// what is reliable; the rest is lost here. What QUIC had taken and not
+    /// delivered is lost too, but nobody can say how much of it that is.
+    pub fn handle_uplink_untaken(&mut self, mut run: &[u8]) {
+        while let Ok(Some((_, record))) = uplink::next(&mut run) {
+            if let Record::Data(body) = record
+                && let Ok(Body::Message { header, .. }) = Body::decode(body)
+                && header.lane != Lane::Reliable
+            {
+                self.counters.drop_frame(DropReason::UplinkLost);
+            }
+        }
     }
 
     /// Whether what comes over this uplink is looked at: not after its refusal,

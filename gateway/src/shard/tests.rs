@@ -121,6 +121,29 @@ fn a_group_that_is_down_is_told_once_and_loses_nothing() {
 }
 
 #[test]
+fn what_waits_for_an_uplink_that_dies_is_counted_if_nobody_repeats_it() {
+    let mut world = World::new(config());
+    let (id, mut client) = world.login(0);
+    world.sync(id, &mut client);
+    for lane in [Lane::Unreliable, Lane::Sequenced, Lane::Reliable] {
+        let shared = &mut world.shared;
+        client
+            .send(world.now.time, lane, GROUP, MessageId(1), b"x", shared)
+            .expect("room");
+    }
+    let mut frames = Vec::new();
+    client.poll_transmit(world.now.time, &mut world.shared, &mut frames);
+    world.shard.handle_received(world.now, id, &mut frames);
+    // The driver takes nothing of it.
+    world.shard.handle_uplink_lost(GAME);
+    assert_eq!(world.shard.counters.drops(DropReason::UplinkLost), 2);
+    world.link(GAME, u32::from(GROUP.0));
+    world.game.clear();
+    world.sync(id, &mut client);
+    assert_eq!(world.game.len(), 1, "the reliable one comes again");
+}
+
+#[test]
 fn messages_before_login_are_dropped_and_login_still_works() {
     let mut world = World::new(config());
     let id = world.accept(0);

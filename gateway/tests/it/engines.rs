@@ -53,5 +53,6 @@ both!(
     scenarios::drops_in_the_middle_of_everything,
     limits::descriptors_return,
     limits::serves_at_the_open_file_limit,
+    limits::accepting_goes_on_by_itself,
     limits::probe_explains_a_filter,
 );

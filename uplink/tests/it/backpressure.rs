@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
+use protocol::limits::RECORD_BYTES_MAX;
 use uplink::{LinkError, QUEUED_BYTES_MAX, StreamIndex};
 
 use crate::harness::{Numbers, Pair, pair, push_record, read_all, within};
@@ -43,6 +44,19 @@ async fn a_peer_that_does_not_read_holds_back_data_but_not_control() {
         }
     }))
     .await;
+
+    // What it would lose if it died now: whole records, none of them begun.
+    for (stream, sent) in streams.iter().zip(&sent) {
+        let untaken = gateway.untaken_records(*stream);
+        let cut = gateway.queued_bytes(*stream) - untaken.len();
+        assert!(sent.ends_with(untaken) && cut < RECORD_BYTES_MAX);
+        for mut run in [untaken, &sent[..sent.len() - untaken.len()]] {
+            while let Some(length) = protocol::uplink::length(run).unwrap() {
+                run = run.get(length..).expect("a whole record");
+            }
+            assert!(run.is_empty());
+        }
+    }
 
     // Control still passes: its room is its own. The backend reads nothing but
     // what a tiny budget gives it, which is control, because that comes first.

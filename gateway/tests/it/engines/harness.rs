@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use gateway::engine::{ClosedBy, ConnId, Engine, EngineConfig, Events, probe};
 
 /// Longer than anything here takes, even on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Whether the uring variant is to run; if not, that the probe is helpful.
 pub fn uring_is_here() -> bool {

@@ -4,11 +4,13 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
+use gateway::drive::{Gateway, GatewayConfig};
 use gateway::engine::{Engine, EngineKind};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::harness::{Driven, pattern};
+use super::harness::{Driven, PATIENCE, pattern};
 
 /// Names the scenario that the process was started for.
 const ALONE: &str = "SALLYPORT_TEST_ALONE";
@@ -139,6 +141,76 @@ pub fn serves_at_the_open_file_limit<E: Engine>() {
         assert!(back[..] == pattern(seed as u64, MESSAGE_BYTES));
     }
     assert!(child.wait().unwrap().success());
+}
+
+/// A gateway without a free descriptor keeps trying to accept, though nothing
+/// wakes it, and takes the client soon after there is one.
+pub fn accepting_goes_on_by_itself<E: Engine>() {
+    /// Other wake-ups, such as an uplink's next attempt, are at least a second
+    /// apart; ten times as many retries fit into it.
+    const RETRIES: u64 = 40;
+    const RETRIES_WITHIN: Duration = Duration::from_secs(15);
+
+    let kind = kind::<E>();
+    if !is_alone() {
+        let name = "accepting_goes_on_by_itself";
+        assert!(again(kind, name).status().unwrap().success());
+        return;
+    }
+    let gateway = lonely_gateway(kind);
+    let counters = gateway.counters().remove(0);
+    let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    // Not one above the highest: there may be gaps below it.
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let limit = |current| {
+        let limit = Rlimit { current, maximum };
+        setrlimit(Resource::Nofile, limit).unwrap();
+    };
+    limit(Some(open_files() as u64 + 16));
+    let fillers: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+    client.connect(&gateway.address().into()).unwrap();
+    if kind == EngineKind::Epoll {
+        let begin = Instant::now();
+        while counters.accept_failed.value() < RETRIES {
+            assert!(begin.elapsed() < RETRIES_WITHIN, "too few retries");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(counters.accepted.value(), 0);
+        drop(fillers);
+    }
+    // The uring engine needs no descriptor for it.
+    let begin = Instant::now();
+    while counters.accepted.value() == 0 {
+        assert!(begin.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    limit(maximum);
+    gateway.stop();
+    gateway.join();
+}
+
+/// One shard, whose center nobody is.
+fn lonely_gateway(kind: EngineKind) -> Gateway {
+    let identity = uplink::Identity::from_seed([1; 32]);
+    let center = uplink::DialTarget {
+        address: ([127, 0, 0, 1], 9).into(),
+        key: identity.public_key(),
+    };
+    let shard = gateway::testing::shard_config(10);
+    let config = GatewayConfig {
+        instances: vec![center; shard.groups.len()],
+        shard,
+        shards: 1,
+        pin: false,
+        engine: Some(kind),
+        listen: ([127, 0, 0, 1], 0).into(),
+        connections_max: 20,
+        audience: "sallyport".into(),
+        token_keys: vec![identity.public_key().0],
+        identity,
+        center,
+    };
+    Gateway::start(config).unwrap()
 }
 
 /// The probe in a process whose seccomp filter answers io_uring with EPERM, as

@@ -8,6 +8,7 @@
 pub mod counters;
 pub mod drive;
 pub mod engine;
+pub mod front;
 pub mod shard;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

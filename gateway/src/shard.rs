@@ -19,6 +19,7 @@
 mod backend_side;
 mod client_side;
 mod connection;
+mod front;
 mod session;
 mod uplinks;
 mod wheel;
@@ -44,6 +45,7 @@ use rustc_hash::FxHashMap;
 
 use crate::counters::Counters;
 use crate::engine::ConnId;
+use crate::front::FrontConfig;
 use connection::{Connection, Phase};
 use uplinks::Uplink;
 use wheel::Wheel;
@@ -141,6 +143,8 @@ pub struct ShardConfig {
     pub rekey: RekeyPolicy,
     /// Payloads from this size on are compressed where that shrinks them.
     pub compress_bytes_min: usize,
+    /// What comes before the frames.
+    pub front: FrontConfig,
 }
 
 /// One shard.
@@ -279,6 +283,7 @@ impl Shard {
             id,
             peer,
             phase: Phase::Hello,
+            front: None,
             ciphers: None,
             reassembly: Default::default(),
             frames: Bucket::full(self.config.frames, now.time),
@@ -301,6 +306,10 @@ impl Shard {
             } else {
                 CloseReason::Full
             };
+            self.close(now, id, reason);
+            return;
+        }
+        if let Err(reason) = self.open_front(id) {
             self.close(now, id, reason);
             return;
         }
@@ -536,10 +545,14 @@ impl Shard {
         connection.phase = Phase::Closing;
         connection.since = now.time;
         connection.reassembly.release(&mut self.buffers);
-        let silent = reason == CloseReason::SlowConsumer
-            || (handshaking && reason == CloseReason::HandshakeTimeout);
+        let silent = match reason {
+            CloseReason::SlowConsumer => true,
+            CloseReason::HandshakeTimeout => handshaking,
+            CloseReason::ProxyUntrusted | CloseReason::BadProxyHeader => true,
+            _ => false,
+        };
         if silent {
-            // Nothing more gets through, or nobody ever spoke.
+            // Nothing more gets through, or nobody spoke who could understand.
             self.buffers.give(std::mem::take(&mut connection.out));
             self.actions.push_back(Action::Close(id));
         } else {

@@ -21,6 +21,7 @@ use protocol::token::{Claims, Verifier, issue};
 
 pub use self::backends::{Game, answer_of_center, control_messages, hello, to_shard_bytes};
 pub use self::crowd::Crowd;
+use crate::front::FrontConfig;
 use crate::shard::{GroupConfig, ShardConfig};
 
 /// The one group of the configuration.
@@ -72,6 +73,7 @@ pub fn shard_config(clients: usize) -> ShardConfig {
         uplink_queue_bytes_max: 4 << 20,
         rekey: RekeyPolicy::default(),
         compress_bytes_min: COMPRESS_BYTES_MIN,
+        front: FrontConfig::default(),
     }
 }
 

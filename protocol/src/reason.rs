@@ -62,6 +62,8 @@ close_reasons! {
     BadCompression = 11, "bad_compression", Peer, "a payload does not decompress, or exceeds its bounds";
     BadBody = 12, "bad_body", Peer, "an authenticated body is malformed";
     KeyExhausted = 13, "key_exhausted", Peer, "the peer did not change its key in time";
+    ProxyUntrusted = 14, "proxy_untrusted", Peer, "a connection that has to come through a balancer came from elsewhere";
+    BadProxyHeader = 15, "bad_proxy_header", Peer, "the PROXY header is missing, malformed or too long";
     HandshakeTimeout = 20, "handshake_timeout", Peer, "the handshake was not done before its deadline";
     LoginTimeout = 21, "login_timeout", Peer, "login was not done before its deadline";
     IdleTimeout = 22, "idle_timeout", Nobody, "nothing was heard for the idle timeout";

@@ -4,6 +4,8 @@
 //!
 //! Layout: `u24 length of the whole record | u8 type | u64 session | rest`.
 
+use core::net::{Ipv6Addr, SocketAddr};
+
 use crate::ids::{Fence, SessionId};
 use crate::limits::{ACCOUNT_BYTES_MAX, LABEL_BYTES_MAX, RECORD_BYTES_MAX, UPLINK_STREAMS};
 
@@ -35,6 +37,13 @@ pub struct ClientAddress {
     pub ip: [u8; 16],
     /// The client's port.
     pub port: u16,
+}
+
+impl std::fmt::Display for ClientAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ip = Ipv6Addr::from(self.ip).to_canonical();
+        SocketAddr::new(ip, self.port).fmt(f)
+    }
 }
 
 /// The session is here: told to the backend after login and each time the link

@@ -206,6 +206,16 @@ pub struct EchoGame;
 const ECHO_TOO_LONG: u16 = 1;
 
 impl Game for EchoGame {
+    fn connected(&mut self, _: &mut Context<'_>, player: &Player<'_>) {
+        let address = player.address.map(|address| address.to_string());
+        tracing::debug!(
+            session = player.session.0,
+            account = player.account,
+            address,
+            "player connected"
+        );
+    }
+
     fn message(&mut self, context: &mut Context<'_>, message: &Message<'_>) {
         // One that is gone or full is told so by the stub; one that is too long was compressed
         // on its way here, and nobody waits for it.

@@ -67,6 +67,8 @@ pub struct GameConfig {
     pub kind: GameKind,
     /// `game.group`: the group it serves.
     pub group: u16,
+    /// Whether it is told the clients' addresses.
+    pub client_addresses: bool,
     /// Sessions at a time.
     pub sessions_max: u32,
     /// Bytes that may wait for one session's acknowledgement.
@@ -154,6 +156,8 @@ impl GameConfig {
             listen,
             kind,
             group: u16::try_from(group).unwrap_or(u16::MAX),
+            // A personal datum: only for a game that says what it is for.
+            client_addresses: reader.boolean(key("game.client_addresses"), false),
             // As at center, so that a session that it granted finds room here.
             sessions_max: reader.integer32(
                 key("sessions.sessions_max"),

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use protocol::limits;
 use uplink::PublicKey;
 
@@ -52,6 +53,10 @@ pub struct GatewayListenConfig {
     pub tcp: SocketAddr,
     /// File with the X25519 secret whose public key the clients pin.
     pub key_file: PathBuf,
+    /// Whether each connection begins with a PROXY header.
+    pub proxy_required: bool,
+    /// Who is believed what it says about a client's address.
+    pub proxy_trusted: Vec<IpNet>,
 }
 
 /// `[engine]`.
@@ -136,10 +141,7 @@ impl GatewayConfig {
     /// Reads all keys of the role.
     pub fn read(reader: &mut Reader<'_>, machine: &Machine) -> Self {
         let name = reader.name(key("name"), Some("gateway"));
-        let listen = GatewayListenConfig {
-            tcp: reader.socket(key("listen.tcp"), "0.0.0.0:7000"),
-            key_file: reader.path(key("listen.key_file"), "gateway.key"),
-        };
+        let listen = GatewayListenConfig::read(reader);
         let engine = EngineConfig::read(reader);
         let gateway = Self {
             name,
@@ -193,6 +195,31 @@ impl GatewayConfig {
                 format!("{idle_timeout_ms} is under twice heartbeat.interval_ms: one late PING would end a session"),
             );
         }
+    }
+}
+
+impl GatewayListenConfig {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let listen = Self {
+            tcp: reader.socket(key("listen.tcp"), "0.0.0.0:7000"),
+            key_file: reader.path(key("listen.key_file"), "gateway.key"),
+            // Not a guess by the first bytes: a client could send a header itself.
+            proxy_required: reader.choice(
+                key("listen.proxy_protocol"),
+                "off",
+                &[("off", false), ("required", true)],
+            ),
+            proxy_trusted: reader.networks(key("listen.proxy_trusted")),
+        };
+        if listen.proxy_required && listen.proxy_trusted.is_empty() {
+            reader.problem_at(
+                "listen.proxy_protocol",
+                "\"required\", and listen.proxy_trusted is empty: nobody could connect; \
+                 name the networks of the balancers there"
+                    .to_owned(),
+            );
+        }
+        listen
     }
 }
 

@@ -6,10 +6,11 @@
 //! problem; what a failed read returns is only a placeholder, and
 //! [`Reader::finish`] then refuses the whole configuration.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use uplink::PublicKey;
 
 use super::tree::{Node, Origin, Problem, Value};
@@ -247,6 +248,18 @@ impl<'a> Reader<'a> {
     pub fn paths(&mut self, key: Key) -> Vec<PathBuf> {
         let directory = self.directory;
         self.list(key, |text| parse_path(directory, text))
+    }
+
+    /// A list of networks; an address alone is a network of one.
+    pub fn networks(&mut self, key: Key) -> Vec<IpNet> {
+        self.list(key, |text| {
+            text.parse()
+                .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+                .map_err(|_| {
+                    "networks, such as \"10.0.0.0/8\", \"2001:db8::/32\" or \"192.0.2.7\""
+                        .to_owned()
+                })
+        })
     }
 
     /// How many entries the array of tables at `path` has.

@@ -117,7 +117,7 @@ fn open_one<G: Game + Send + 'static>(
             instance: config.name.clone(),
             boot: boot()?,
             group: GroupId(config.group),
-            wants_address: false,
+            wants_address: config.client_addresses,
             sessions_max: config.sessions_max as usize,
             outbox: OutboxLimits {
                 messages_max: config.outbox_messages as usize,

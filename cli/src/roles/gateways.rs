@@ -13,6 +13,8 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use gateway::drive::{Gateway, GatewayConfig as Settings};
 use gateway::engine::{self, EngineKind as Engine};
+use gateway::front::FrontConfig;
+use gateway::front::trust::Trust;
 use gateway::shard::{GroupConfig as ShardGroup, ShardConfig};
 use protocol::check::Rate;
 use protocol::cipher::RekeyPolicy;
@@ -167,6 +169,10 @@ fn settings(config: &GatewayConfig) -> anyhow::Result<Settings> {
                 frames: config.rekey_frames,
             },
             compress_bytes_min: config.compression_bytes_min as usize,
+            front: FrontConfig {
+                proxy_required: config.listen.proxy_required,
+                trusted: Trust::new(config.listen.proxy_trusted.clone()),
+            },
         },
         shards: u32::try_from(shards).unwrap_or(1),
         pin: config.engine.pin,

@@ -252,6 +252,39 @@ fn key_files_with_something_else_in_them_are_refused() {
 }
 
 #[test]
+fn required_proxy_headers_need_somebody_who_may_send_them() {
+    let file = examples().join("gateway.toml");
+    let file = file.to_str().expect("UTF-8");
+    let check = |set: &[&str]| {
+        let mut arguments = vec![
+            "check",
+            "--config",
+            file,
+            "--set",
+            "listen.proxy_protocol=required",
+        ];
+        for text in set {
+            arguments.extend(["--set", text]);
+        }
+        run(Path::new("."), &arguments)
+    };
+    let outcome = check(&[]);
+    assert_eq!(outcome.code, 1);
+    assert!(
+        outcome.err.contains("listen.proxy_trusted"),
+        "{}",
+        outcome.err
+    );
+    let outcome = check(&["listen.proxy_trusted=10.0.0.0/33"]);
+    assert_eq!(outcome.code, 1);
+    assert!(outcome.err.contains("10.0.0.0/8"), "{}", outcome.err);
+    assert_eq!(
+        check(&["listen.proxy_trusted=10.0.0.0/8,192.0.2.7"]).code,
+        0
+    );
+}
+
+#[test]
 fn the_examples_show_every_key_and_the_defaults_as_they_are() {
     for role in ["gateway", "center", "game", "game-walk"] {
         let file = examples().join(format!("{role}.toml"));

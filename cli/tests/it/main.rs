@@ -9,6 +9,7 @@ mod crowds;
 mod dev;
 mod docs;
 mod faults;
+mod front;
 mod help;
 mod keys;
 mod launch;

@@ -39,25 +39,15 @@ impl Shard {
         if matches!(connection.phase, Phase::Closing) {
             self.counters.drop_frame(DropReason::AfterClose);
         } else {
-            let mut reassembly = std::mem::take(&mut connection.reassembly);
             let mut pause_us = 0;
-            while end.is_none() {
-                let frame_bytes_max = match connection.phase {
-                    Phase::Hello => HELLO_FRAME_BYTES_MAX,
-                    Phase::Session(_) => FRAME_BYTES_MAX,
-                    _ => LOGIN_FRAME_BYTES_MAX,
-                };
-                match reassembly.next(&mut data, frame_bytes_max, &mut self.buffers) {
-                    Ok(Some(frame)) => {
-                        end = self
-                            .handle_frame(now, &mut connection, frame, &mut pause_us)
-                            .err();
-                    }
-                    Ok(None) => break,
-                    Err(_) => end = Some(CloseReason::BadLength),
-                }
+            if connection.front.is_some() {
+                end = self.handle_front(&mut connection, &mut data).err();
             }
-            connection.reassembly = reassembly;
+            if end.is_none() && connection.front.is_none() {
+                end = self
+                    .handle_stream(now, &mut connection, data, &mut pause_us)
+                    .err();
+            }
             if pause_us > 0 && end.is_none() && !connection.rate_paused {
                 connection.rate_paused = true;
                 self.counters.rate_pauses.add(1);
@@ -73,6 +63,32 @@ impl Shard {
         if let Some(reason) = end {
             self.close(now, id, reason);
         }
+    }
+
+    /// Bytes of frames, one after the other.
+    fn handle_stream(
+        &mut self,
+        now: Now,
+        connection: &mut Connection,
+        mut data: &mut [u8],
+        pause_us: &mut u64,
+    ) -> Result<(), CloseReason> {
+        let mut reassembly = std::mem::take(&mut connection.reassembly);
+        let mut end = Ok(());
+        while end.is_ok() {
+            let frame_bytes_max = match connection.phase {
+                Phase::Hello => HELLO_FRAME_BYTES_MAX,
+                Phase::Session(_) => FRAME_BYTES_MAX,
+                _ => LOGIN_FRAME_BYTES_MAX,
+            };
+            match reassembly.next(&mut data, frame_bytes_max, &mut self.buffers) {
+                Ok(Some(frame)) => end = self.handle_frame(now, connection, frame, pause_us),
+                Ok(None) => break,
+                Err(_) => end = Err(CloseReason::BadLength),
+            }
+        }
+        connection.reassembly = reassembly;
+        end
     }
 
     /// One whole frame, whose length is within its bounds.

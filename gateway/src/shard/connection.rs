@@ -12,6 +12,7 @@ use protocol::reassembly::Reassembly;
 use protocol::time::Time;
 
 use crate::engine::ConnId;
+use crate::front::Front;
 
 /// How far a connection has come.
 #[derive(Debug)]
@@ -100,6 +101,8 @@ pub struct Connection {
     pub peer: Option<SocketAddr>,
     /// How far it has come.
     pub phase: Phase,
+    /// What lies before its frames, while there is something.
+    pub front: Option<Box<Front>>,
     /// None before the handshake.
     pub ciphers: Option<Ciphers>,
     /// A frame that has not come whole.

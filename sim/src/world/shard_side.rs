@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use gateway::counters::Counters;
 use gateway::engine::ConnId;
+use gateway::front::FrontConfig;
 use gateway::shard::{Action, GroupConfig, Notice, Shard, ShardConfig};
 use protocol::check::Rate;
 use protocol::cipher::RekeyPolicy;
@@ -207,6 +208,7 @@ impl World {
                 frames: plan.rekey_frames,
             },
             compress_bytes_min: plan.compress_bytes_min,
+            front: FrontConfig::default(),
         };
         let public = std::array::from_fn(|at| TOKEN_SECRET[32 + at]);
         let verifier = Verifier::new(AUDIENCE.to_owned(), &[public]);

@@ -155,6 +155,21 @@ impl Raw {
         self.stream.write_all(bytes).expect("the gateway takes it");
     }
 
+    /// The same where the gateway may have closed already.
+    pub fn send_or_gone(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
+    /// The gateway ends the connection without a word, by a reset where bytes of
+    /// ours were still unread.
+    pub fn expect_cut(&mut self) {
+        match self.stream.read(&mut [0; 1]) {
+            Ok(0) => {}
+            Ok(_) => panic!("the end is expected, not a byte"),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+        }
+    }
+
     /// Seals and sends a body.
     pub fn send_body(&mut self, body: &Body<'_>) {
         let frame = self.seal(0, &encoded(body));

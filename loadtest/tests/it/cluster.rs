@@ -261,6 +261,7 @@ fn gateway_config(key: &StaticKey, center: SocketAddr, game: SocketAddr) -> Gate
             uplink_queue_bytes_max: 4 << 20,
             rekey: RekeyPolicy::default(),
             compress_bytes_min: usize::MAX,
+            front: Default::default(),
         },
         shards: 1,
         pin: false,

@@ -291,6 +291,23 @@ pub fn put_position(out: &mut Vec<u8>, width: Width, placed: Placed) {
     }
 }
 
+/// Takes a player's entry out of a `POSITIONS` payload that [`begin_positions`] has started, if
+/// there is one; the payload is empty when it was the only one. There is nothing to tell then.
+pub fn remove_position(out: &mut Vec<u8>, width: Width, id: u32) {
+    let entry_bytes = 4 + 2 * width as usize;
+    let entries = out.get(POSITIONS_HEADER_BYTES..).unwrap_or_default();
+    let index = entries
+        .chunks_exact(entry_bytes)
+        .position(|entry| entry.starts_with(&id.to_le_bytes()));
+    if let Some(index) = index {
+        let start = POSITIONS_HEADER_BYTES + index * entry_bytes;
+        out.drain(start..start + entry_bytes);
+        if out.len() == POSITIONS_HEADER_BYTES {
+            out.clear();
+        }
+    }
+}
+
 /// Appends a `CHANGES` payload.
 pub fn encode_changes(
     out: &mut Vec<u8>,

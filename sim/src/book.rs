@@ -227,6 +227,8 @@ impl Book {
                 lane,
                 payload,
             } => self.note_processed(boot, session, life, lane, &payload),
+            // Of a map; its truth checks them.
+            Heard::Entered { .. } | Heard::Moved { .. } | Heard::Ticked { .. } => Ok(()),
         }
     }
 

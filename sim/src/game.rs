@@ -1,17 +1,21 @@
-//! The game of the simulation: an echo that numbers what it sends, answers
-//! some requests in two parts and some later, and notes everything it hears,
-//! for the world to check.
+//! The games of the simulation, and what they note of everything they hear, for the world to
+//! check: an echo, and the map of production.
+//!
+//! Invariant: a game notes something before it acts on it.
 
-use std::collections::BTreeMap;
+pub mod echo;
+pub mod walk;
 
-use backend::stub::{Context, Departure, Game, Message, Player, Request, SendError};
+use backend::stub::{Context, Departure, Game, Message, Player, Request};
 use protocol::body::Lane;
 use protocol::ids::{Fence, SessionId};
+use protocol::time::Time;
+use protocol::world::{Enter, Move};
 
-use crate::message::{self, FromGame};
-use crate::plant::Plant;
+use echo::EchoGame;
+use walk::WalkGame;
 
-/// What the logic heard, in order.
+/// What the logic heard or did, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
     /// A player came.
@@ -41,181 +45,104 @@ pub enum Heard {
         /// Its content.
         payload: Vec<u8>,
     },
+    /// A player asked to be put on the map.
+    Entered {
+        /// The session.
+        session: SessionId,
+        /// What it asked for.
+        enter: Enter,
+    },
+    /// A player told where it is.
+    Moved {
+        /// The session.
+        session: SessionId,
+        /// How it came.
+        lane: Lane,
+        /// What it told.
+        step: Move,
+    },
+    /// The map did a tick.
+    Ticked {
+        /// Its number.
+        tick: u32,
+    },
 }
 
+/// The game of one process.
 #[derive(Debug)]
-struct Stay {
-    life: u32,
-    counters: [u32; 3],
+pub enum Logic {
+    /// Of the first group.
+    Echo(EchoGame),
+    /// Of the group with maps.
+    Walk(Box<WalkGame>),
 }
 
-/// The game.
-#[derive(Debug)]
-pub struct EchoGame {
-    plant: Option<Plant>,
-    stays: BTreeMap<SessionId, Stay>,
-    next_life: u32,
-    /// What it heard since the world looked.
-    pub heard: Vec<Heard>,
-    /// Requests that are answered later, with their payloads; at most
-    /// `LATER_MAX`.
-    later: Vec<(Request, Vec<u8>)>,
-    received: u64,
-}
+impl Logic {
+    /// What it heard since it was asked last.
+    pub fn take_heard(&mut self) -> Vec<Heard> {
+        std::mem::take(match self {
+            Self::Echo(game) => &mut game.heard,
+            Self::Walk(game) => &mut game.heard,
+        })
+    }
 
-/// Requests kept for later.
-const LATER_MAX: usize = 16;
+    /// The echo, if it is one.
+    pub fn echo(&self) -> Option<&EchoGame> {
+        match self {
+            Self::Echo(game) => Some(game),
+            Self::Walk(_) => None,
+        }
+    }
 
-/// How often a plant of the game strikes: every so many messages.
-const PLANT_EVERY: u64 = 20;
-
-impl EchoGame {
-    /// A game whose stays are numbered from `next_life`.
-    pub fn new(plant: Option<Plant>, next_life: u32) -> Self {
-        Self {
-            plant,
-            stays: BTreeMap::new(),
-            next_life,
-            heard: Vec::new(),
-            later: Vec::new(),
-            received: 0,
+    /// The echo, if it is one.
+    pub fn echo_mut(&mut self) -> Option<&mut EchoGame> {
+        match self {
+            Self::Echo(game) => Some(game),
+            Self::Walk(_) => None,
         }
     }
 
     /// Sessions that the logic believes are here.
     pub fn sessions(&self) -> Vec<SessionId> {
-        self.stays.keys().copied().collect()
-    }
-
-    /// Reliable messages sent to a session in its present stay.
-    pub fn sent_reliable(&self, session: SessionId) -> Option<(u32, u32)> {
-        let stay = self.stays.get(&session)?;
-        Some((stay.life, stay.counters[0]))
-    }
-
-    /// Answers what was kept for later.
-    pub fn answer_later(&mut self, context: &mut Context<'_>) {
-        for (request, payload) in std::mem::take(&mut self.later) {
-            self.answer(context, &request, false, &payload);
+        match self {
+            Self::Echo(game) => game.sessions(),
+            Self::Walk(game) => game.sessions(),
         }
     }
 
-    /// Sends a player something of the game's own accord.
-    pub fn push(
-        &mut self,
-        context: &mut Context<'_>,
-        session: SessionId,
-        lane: Lane,
-        payload: &[u8],
-    ) {
-        self.numbered(session, lane, payload, |bytes| {
-            context.push(session, lane, protocol::ids::MessageId(3), bytes)
-        });
-    }
-
-    fn numbered(
-        &mut self,
-        session: SessionId,
-        lane: Lane,
-        payload: &[u8],
-        send: impl FnOnce(&[u8]) -> Result<(), SendError>,
-    ) {
-        let Some(stay) = self.stays.get_mut(&session) else {
-            return;
-        };
-        let counter = &mut stay.counters[usize::from(message::lane_number(lane))];
-        let number = FromGame {
-            life: stay.life,
-            counter: *counter,
-        };
-        let mut bytes = number.encode(payload);
-        if self.plant == Some(Plant::CorruptPayload)
-            && self.received.is_multiple_of(PLANT_EVERY)
-            && let Some(last) = bytes.last_mut()
-        {
-            *last ^= 1;
-        }
-        if send(&bytes).is_ok() {
-            *counter += 1;
-        }
-    }
-
-    fn answer(&mut self, context: &mut Context<'_>, request: &Request, more: bool, payload: &[u8]) {
-        self.numbered(request.session, Lane::Reliable, payload, |bytes| {
-            if more {
-                context.reply_more(request, bytes)
-            } else {
-                context.reply(request, bytes)
-            }
-        });
-    }
-
-    fn hear(&mut self, session: SessionId, lane: Lane, payload: &[u8]) {
-        self.received += 1;
-        let Some(stay) = self.stays.get(&session) else {
-            return;
-        };
-        let heard = Heard::Received {
-            session,
-            life: stay.life,
-            lane,
-            payload: payload.to_vec(),
-        };
-        let strikes = lane == Lane::Reliable && self.received.is_multiple_of(PLANT_EVERY);
-        match self.plant {
-            Some(Plant::LoseDelivery) if strikes => {}
-            Some(Plant::RepeatDelivery) if strikes => self.heard.extend([heard.clone(), heard]),
-            _ => self.heard.push(heard),
+    fn game(&mut self) -> &mut dyn Game {
+        match self {
+            Self::Echo(game) => game,
+            Self::Walk(game) => game.as_mut(),
         }
     }
 }
 
-impl Game for EchoGame {
-    fn connected(&mut self, _: &mut Context<'_>, player: &Player<'_>) {
-        let life = self.next_life;
-        self.next_life += 1;
-        let stay = Stay {
-            life,
-            counters: [0; 3],
-        };
-        self.stays.insert(player.session, stay);
-        let heard = Heard::Connected {
-            session: player.session,
-            fence: player.fence,
-            account: player.account.to_owned(),
-            life,
-        };
-        if self.plant == Some(Plant::RepeatConnected) {
-            self.heard.push(heard.clone());
-        }
-        self.heard.push(heard);
+impl Game for Logic {
+    fn connected(&mut self, context: &mut Context<'_>, player: &Player<'_>) {
+        self.game().connected(context, player);
     }
 
-    fn disconnected(&mut self, _: &mut Context<'_>, departure: &Departure) {
-        self.stays.remove(&departure.session);
-        self.later
-            .retain(|(request, _)| request.session != departure.session);
-        self.heard.push(Heard::Disconnected {
-            session: departure.session,
-        });
+    fn disconnected(&mut self, context: &mut Context<'_>, departure: &Departure) {
+        self.game().disconnected(context, departure);
     }
 
     fn message(&mut self, context: &mut Context<'_>, message: &Message<'_>) {
-        self.hear(message.session, message.lane, message.payload);
-        let session = message.session;
-        self.push(context, session, message.lane, message.payload);
+        self.game().message(context, message);
     }
 
     fn request(&mut self, context: &mut Context<'_>, request: &Request, payload: &[u8]) {
-        self.hear(request.session, Lane::Reliable, payload);
-        let index = message::decode(payload).map_or(0, |sent| sent.index);
-        match index % 8 {
-            0 if self.later.len() < LATER_MAX => self.later.push((*request, payload.to_vec())),
-            1 => {
-                self.answer(context, request, true, payload);
-                self.answer(context, request, false, payload);
-            }
-            _ => self.answer(context, request, false, payload),
+        self.game().request(context, request, payload);
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        match self {
+            Self::Echo(game) => game.poll_timeout(),
+            Self::Walk(game) => game.poll_timeout(),
         }
+    }
+
+    fn handle_timeout(&mut self, context: &mut Context<'_>) {
+        self.game().handle_timeout(context);
     }
 }

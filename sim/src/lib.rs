@@ -19,6 +19,9 @@ mod plant;
 mod random;
 mod rule;
 mod trace;
+mod truth;
+mod view;
+mod walker;
 mod wire;
 mod world;
 

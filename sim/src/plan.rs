@@ -2,8 +2,11 @@
 //! faults there will be (some of them only: a fault that is always there hides
 //! what happens without it).
 
+pub mod map;
+
 use protocol::time::Time;
 
+use self::map::MapPlan;
 use crate::random::Random;
 
 /// Faults that a plan may contain.
@@ -80,6 +83,9 @@ pub struct Network {
     pub segment_bytes_max: usize,
 }
 
+/// Clusters in a thousand that have a map: runs of these take longer.
+const MAP_PER_MILLE: u64 = 400;
+
 /// Everything that is drawn beforehand.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -91,7 +97,7 @@ pub struct Plan {
     pub gateways: usize,
     /// Shards of each.
     pub shards: usize,
-    /// Game instances of the one group.
+    /// Game instances of the group with the echo.
     pub games: usize,
     /// The clients' network.
     pub network: Network,
@@ -131,6 +137,8 @@ pub struct Plan {
     pub fault_pause_ms: u64,
     /// When faults end.
     pub heal_at: Time,
+    /// A second group, whose game is a map.
+    pub map: Option<MapPlan>,
 }
 
 impl Plan {
@@ -207,6 +215,9 @@ impl Plan {
             faults,
             fault_pause_ms: random.between(150, 2_500),
             heal_at: Time(0).after_ms(random.between(8_000, 25_000)),
+            map: random
+                .chance(MAP_PER_MILLE)
+                .then(|| MapPlan::draw(clients, random)),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Deliberately broken behaviours, to show that each rule is really checked.
 //!
-//! They live in what surrounds the cores (wires, links, disk, game logic),
-//! never in the cores: those are the ones that run in production.
+//! They live in what surrounds the cores (wires, links, disk, game logic,
+//! configuration, the application of a client), never in the cores: those are the ones that run in production.
 
 use crate::rule::Rule;
 
@@ -64,6 +64,28 @@ plants! {
     CutControl, "cut-control", CoresAgree;
     /// One client's bytes stop for ever.
     StallForever, "stall-forever", Liveness;
+    /// Who leaves a view on a map is not told of.
+    LoseLeave, "lose-leave", ViewsExact;
+    /// Who comes into a view is told twice.
+    RepeatEnter, "repeat-enter", ViewEvents;
+    /// A player is told of itself.
+    SeeSelf, "see-self", ViewEvents;
+    /// A place of somebody who is not in view is told.
+    TellUnseen, "tell-unseen", ViewEvents;
+    /// A map is run without its hysteresis.
+    IgnoreHysteresis, "ignore-hysteresis", ViewsExact;
+    /// A map is run with a seat a view less than it should have.
+    LoseSeat, "lose-seat", ViewsExact;
+    /// A client keeps what it saw before the game was started again.
+    KeepView, "keep-view", ViewsExact;
+    /// Who comes into view while the viewer crosses a node's border is not told of.
+    LoseHandover, "lose-handover", ViewsExact;
+    /// Where those are who walk or stop at a node's border is not told.
+    LoseBorderPlaces, "lose-border-places", PlacesTrue;
+    /// A player is told to be off the map.
+    LeaveMap, "leave-map", PlacesTrue;
+    /// Of a frame of places the one before is sent again.
+    RepeatPlaces, "repeat-places", TicksRise;
     /// The adapter of a shard panics when it sees a certain frame.
     PanicOnFrame, "panic-on-frame", NoPanic;
 }

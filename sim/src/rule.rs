@@ -31,6 +31,17 @@ pub enum Rule {
     /// A connection with frames that were replayed, reordered or changed is
     /// closed at once.
     TamperingCloses,
+    /// On a map only who is not in view comes into it, and only who is in it
+    /// moves, stops or leaves it; nobody sees itself.
+    ViewEvents,
+    /// Views hold whom brute force says, after each tick of the map: radius,
+    /// hysteresis and seats.
+    ViewsExact,
+    /// Everybody is seen only where it was, on the map, never earlier than it
+    /// was seen before; and in the end where it stands.
+    PlacesTrue,
+    /// Each lane's frames of a map are of ticks that rise.
+    TicksRise,
     /// Honest processes never take each other's messages for malformed.
     CoresAgree,
     /// Once faults have ended, everybody gets in and everything is answered.
@@ -41,7 +52,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 18] = [
         Self::OneLiveSession,
         Self::IdsNeverRepeat,
         Self::ReliableExactlyOnce,
@@ -53,6 +64,10 @@ impl Rule {
         Self::DropsCounted,
         Self::Bounded,
         Self::TamperingCloses,
+        Self::ViewEvents,
+        Self::ViewsExact,
+        Self::PlacesTrue,
+        Self::TicksRise,
         Self::CoresAgree,
         Self::Liveness,
         Self::NoPanic,
@@ -72,6 +87,10 @@ impl Rule {
             Self::DropsCounted => "drops-counted",
             Self::Bounded => "bounded",
             Self::TamperingCloses => "tampering-closes",
+            Self::ViewEvents => "view-events",
+            Self::ViewsExact => "views-exact",
+            Self::PlacesTrue => "places-true",
+            Self::TicksRise => "ticks-rise",
             Self::CoresAgree => "cores-agree",
             Self::Liveness => "liveness",
             Self::NoPanic => "no-panic",

@@ -15,8 +15,11 @@ mod faults;
 mod game_side;
 mod links;
 mod phases;
+mod planted;
+mod planted_views;
 mod shard_side;
 mod tcp;
+mod walkers;
 
 use std::collections::BTreeMap;
 
@@ -29,12 +32,14 @@ use crate::plant::Plant;
 use crate::random::Random;
 use crate::rule::{Rule, Step, Violation};
 use crate::trace::Trace;
+use crate::truth::Truth;
 use center_side::CenterHost;
 use client_side::ClientHost;
 use event::Event;
 use game_side::GameHost;
 use links::Link;
 use phases::Phase;
+use planted_views::ViewPlants;
 use shard_side::ShardHost;
 use tcp::Conn;
 
@@ -52,6 +57,10 @@ pub struct Report {
     pub logins: u64,
     /// Reliable messages that clients sent.
     pub messages: u64,
+    /// Players that came into the view of others, summed over all.
+    pub enters: u64,
+    /// Times that a client was let on a map again in the same session.
+    pub reentries: u64,
 }
 
 /// The world.
@@ -62,6 +71,7 @@ pub struct World {
     random: Random,
     trace: Trace,
     book: Book,
+    truth: Truth,
     now: Time,
     queue: BTreeMap<(Time, u64), Event>,
     queued: u64,
@@ -81,6 +91,9 @@ pub struct World {
     recorded: Vec<u8>,
     /// Times that a plant could have struck.
     plant_chances: u64,
+    view_plants: ViewPlants,
+    enters: u64,
+    reentries: u64,
 }
 
 /// Whether a wake-up that fires now is one that its process waits for: one that
@@ -104,12 +117,14 @@ impl World {
         let shards = (0..plan.gateways * plan.shards)
             .map(|index| ShardHost::new(index, &plan, &mut random))
             .collect();
-        let games = (0..plan.games)
+        let maps = plan.map.as_ref().map_or(0, |map| map.instances);
+        let games = (0..plan.games + maps)
             .map(|_| GameHost::new(&mut random))
             .collect();
         Self {
             center: CenterHost::new(&mut random),
             book: Book::default(),
+            truth: Truth::default(),
             trace: Trace::new(loud),
             now: Time(0),
             queue: BTreeMap::new(),
@@ -123,6 +138,9 @@ impl World {
             next_life: 1,
             recorded: Vec::new(),
             plant_chances: 0,
+            view_plants: ViewPlants::default(),
+            enters: 0,
+            reentries: 0,
             plan,
             plant,
             random,
@@ -179,6 +197,8 @@ impl World {
             digest: self.trace.digest(),
             logins,
             messages,
+            enters: self.enters,
+            reentries: self.reentries,
         }
     }
 
@@ -224,6 +244,7 @@ impl World {
         match event {
             Event::Connect { client, life } => self.client_connect(client, life),
             Event::ClientAct { client, life } => self.client_act(client, life)?,
+            Event::ClientWalk { client, life } => self.client_walk(client, life)?,
             Event::ClientWake { client } => self.client_wake(client)?,
             Event::ReadAgain { client } => self.client_read_again(client)?,
             Event::Accept { conn } => self.accept(conn)?,
@@ -258,12 +279,12 @@ impl World {
             Event::CenterStart => self.center_start()?,
             Event::CenterWake { boot } => self.center_wake(boot)?,
             Event::CenterDisk { boot, batch } => self.center_disk(boot, batch)?,
-            Event::GameStart { game } => self.game_start(game),
+            Event::GameStart { game } => self.game_start(game)?,
             Event::GameWake { game } => self.game_wake(game)?,
             Event::GameAct { game, boot } => self.game_act(game, boot)?,
             Event::Fault => self.fault()?,
             Event::Heal => self.heal(),
-            Event::Quiet => self.quiet(),
+            Event::Quiet => self.quiet()?,
             Event::Look => self.look()?,
         }
         Ok(())

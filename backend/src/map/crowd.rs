@@ -7,6 +7,8 @@
 //!
 //! Invariant: nobody enters and leaves a view in the same tick.
 
+use protocol::world::remove_position;
+
 use super::node::{Node, Scratch};
 
 /// Seats for the nearest that change their occupant in one tick, at most. A crowd that rushes by
@@ -120,9 +122,10 @@ impl Node {
         let place = &mut scratch.view[seat];
         let evicted = self.spots[*place as usize].id;
         *place = chosen.slot;
-        // It may have jumped or come to rest in this tick; now it has left and that is all.
+        // It may have jumped, walked or come to rest in this tick; now it has left and that is all.
         scratch.enters.retain(|enter| enter.id != evicted);
         scratch.rests.retain(|rest| rest.id != evicted);
+        remove_position(&mut scratch.positions, self.rules.width, evicted);
         scratch.leaves.push(evicted);
         scratch.enters.push(self.entered(chosen.slot as usize));
     }

@@ -143,7 +143,7 @@ pub(super) struct Scratch {
     pub(super) distances: Vec<u64>,
     /// Ids of an adopted view, and whether they were found.
     ids: Vec<(u32, bool)>,
-    positions: Vec<u8>,
+    pub(super) positions: Vec<u8>,
     changes: Vec<u8>,
 }
 

@@ -183,6 +183,9 @@ impl World {
                     let positions = Positions::decode(bytes).unwrap();
                     assert_eq!(positions.tick, tick);
                     assert!(positions.iter().count() > 0);
+                    for moved in positions.iter() {
+                        assert!(body.belief.of(moved.id).is_some(), "it is in view");
+                    }
                     if loses.as_mut().is_some_and(|dice| dice.roll(2) == 0) {
                         return;
                     }

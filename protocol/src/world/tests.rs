@@ -45,6 +45,31 @@ fn bytes_are_those_of_the_layout() {
 }
 
 #[test]
+fn a_position_is_taken_out_of_its_frame_and_an_empty_frame_is_none() {
+    for width in [Width::Narrow, Width::Wide] {
+        let mut out = Vec::new();
+        begin_positions(&mut out, width, 3);
+        // The places look like ids.
+        for id in [258, 1, 2] {
+            put_position(&mut out, width, Placed { id, at: at(2, 1) });
+        }
+        let ids = |out: &[u8]| -> Vec<u32> {
+            let positions = Positions::decode(out).unwrap();
+            assert!(positions.iter().all(|placed| placed.at == at(2, 1)));
+            positions.iter().map(|placed| placed.id).collect()
+        };
+        for (id, left) in [(9, &[258, 1, 2][..]), (1, &[258, 2]), (2, &[258])] {
+            remove_position(&mut out, width, id);
+            assert_eq!(ids(&out), left);
+        }
+        remove_position(&mut out, width, 258);
+        assert!(out.is_empty());
+        remove_position(&mut out, width, 258);
+        assert!(out.is_empty());
+    }
+}
+
+#[test]
 fn the_largest_frames_are_as_long_as_their_bounds() {
     let mut out = Vec::new();
     begin_positions(&mut out, Width::Wide, 1);

@@ -15,6 +15,7 @@ use protocol::token::{self, Claims};
 use super::event::Event;
 use super::phases::Phase;
 use super::tcp::Direction;
+use super::walkers::{MAP_GROUP, MapSide};
 use super::{World, is_due};
 use crate::clock::{Clock, UNIX_START_MS};
 use crate::message::{self, Sent};
@@ -22,7 +23,7 @@ use crate::plan::Plan;
 use crate::random::Random;
 use crate::rule::{Rule, Step, Violation, check};
 
-/// The one group of the simulation.
+/// The group with the echo, which every cluster has.
 pub const GROUP: GroupId = GroupId(7);
 
 /// The audience of tokens.
@@ -50,8 +51,8 @@ const BURST_MAX: u64 = 100;
 pub struct ClientHost {
     /// Whose tokens it has.
     pub account: String,
-    clock: Clock,
-    shared: client::Shared,
+    pub(super) clock: Clock,
+    pub(super) shared: client::Shared,
     /// Rises with each connection and each crash.
     pub life: u32,
     /// Its connection.
@@ -66,6 +67,8 @@ pub struct ClientHost {
     pub is_reading: bool,
     last_token: Option<String>,
     out: Vec<u8>,
+    /// Its part on a map, where the cluster has one.
+    pub map: Option<MapSide>,
 }
 
 impl ClientHost {
@@ -86,6 +89,7 @@ impl ClientHost {
             is_reading: true,
             last_token: None,
             out: Vec::new(),
+            map: plan.map.as_ref().map(|map| MapSide::new(map, random)),
         }
     }
 
@@ -98,6 +102,7 @@ impl ClientHost {
 /// What a core told, kept until the core is back in its place.
 enum Told {
     LoggedIn(SessionId),
+    GroupUp(GroupId),
     Message(MessageHeader, Vec<u8>),
     Closed(Closed),
 }
@@ -109,7 +114,8 @@ fn collect(told: &mut Vec<Told>) -> impl FnMut(client::Event<'_>) {
             told.push(Told::Message(header, payload.to_vec()));
         }
         client::Event::Closed(closed) => told.push(Told::Closed(closed)),
-        client::Event::GroupUp(_) | client::Event::GroupDown(_) | client::Event::RoundTrip(_) => {}
+        client::Event::GroupUp(group) => told.push(Told::GroupUp(group)),
+        client::Event::GroupDown(_) | client::Event::RoundTrip(_) => {}
     }
 }
 
@@ -161,6 +167,7 @@ impl World {
             .map_err(|why| Violation::new(Rule::CoresAgree, format!("no HELLO: {why:?}")))?;
         host.core = Some(core);
         host.attempt = Some(self.book.note_attempt());
+        self.walker_begins(client);
         self.client_flush(client)?;
         let pace_us = self.pace_us();
         let life = self.clients[client].life;
@@ -288,6 +295,11 @@ impl World {
                         self.book.note_login(attempt, session)?;
                     }
                 }
+                Told::GroupUp(MAP_GROUP) => self.walker_group_up(client),
+                Told::GroupUp(_) => {}
+                Told::Message(header, payload) if header.group == MAP_GROUP => {
+                    self.walker_told(client, &header, &payload)?;
+                }
                 Told::Message(header, payload) => {
                     if let Some(attempt) = attempt {
                         self.book.note_received(attempt, &header, &payload)?;
@@ -304,6 +316,7 @@ impl World {
         let number = host.conn.take();
         host.core = None;
         host.attempt = None;
+        self.walker_ends(client);
         let conn = number.and_then(|number| self.conns.get(&number));
         let was_tampered = conn.is_some_and(|conn| conn.tampered_at.is_some());
         if let Closed::ByGateway(Some(reason)) | Closed::ByClient(reason) = closed {
@@ -338,7 +351,9 @@ impl World {
         host.core = None;
         host.is_reading = true;
         host.attempt = None;
-        if let Some(number) = host.conn.take() {
+        let number = host.conn.take();
+        self.walker_ends(client);
+        if let Some(number) = number {
             // With the machine: nobody says that the connection is over.
             if self.random.chance(400)
                 && let Some(conn) = self.conns.get_mut(&number)
@@ -384,8 +399,10 @@ impl World {
         }
         let host = &mut self.clients[client];
         if let Some(core) = &host.core {
+            // Each group has an outbox.
+            let groups = 1 + usize::from(self.plan.map.is_some());
             check(
-                core.outbox_messages() <= self.plan.outbox_messages_max,
+                core.outbox_messages() <= groups * self.plan.outbox_messages_max,
                 Rule::Bounded,
                 || format!("client {client} keeps {} messages", core.outbox_messages()),
             )?;

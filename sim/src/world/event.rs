@@ -13,6 +13,8 @@ pub enum Event {
     Connect { client: usize, life: u32 },
     /// A client's application does something.
     ClientAct { client: usize, life: u32 },
+    /// A client's walker goes a step.
+    ClientWalk { client: usize, life: u32 },
     /// A client's core wanted to be called.
     ClientWake { client: usize },
     /// A client that did not read does so again.
@@ -91,6 +93,7 @@ impl Event {
         match self {
             Self::Connect { client, life } => plain("connect", &[*client as u64, (*life).into()]),
             Self::ClientAct { client, life } => plain("act", &[*client as u64, (*life).into()]),
+            Self::ClientWalk { client, life } => plain("walk", &[*client as u64, (*life).into()]),
             Self::ClientWake { client } => plain("client wake", &[*client as u64]),
             Self::ReadAgain { client } => plain("read again", &[*client as u64]),
             Self::Accept { conn } => plain("accept", &[*conn]),

@@ -1,4 +1,5 @@
-//! The game instances: the backend stub with the simulation's game on it.
+//! The game instances: the backend stub with the games of the simulation on it, first those with
+//! the echo, then those with a map.
 //!
 //! Invariant: whatever the game's logic heard is in the book before anything
 //! else happens.
@@ -19,10 +20,16 @@ use super::event::Event;
 use super::links::Target;
 use super::phases::Phase;
 use super::tcp::Direction;
+use super::walkers::MAP_GROUP;
 use super::{World, is_due};
+use crate::book::Boot;
 use crate::clock::Clock;
-use crate::game::EchoGame;
+use crate::game::echo::EchoGame;
+use crate::game::walk::WalkGame;
+use crate::game::{Heard, Logic};
 use crate::message::{self, Sent};
+use crate::plan::map::MapPlan;
+use crate::plant::Plant;
 use crate::random::Random;
 use crate::rule::{Rule, Step, Violation, check};
 
@@ -39,7 +46,7 @@ const BURST_MAX: u64 = 60;
 #[derive(Debug)]
 pub struct GameHost {
     /// Its core while it lives.
-    pub core: Option<Stub<EchoGame>>,
+    pub core: Option<Stub<Logic>>,
     /// Rises with each start.
     pub boot: u32,
     clock: Clock,
@@ -87,15 +94,39 @@ impl Contents {
     }
 }
 
+/// The game with a map, broken as the plant wants it.
+fn walk_game(map: &MapPlan, plant: Option<Plant>, next_life: u32) -> Result<WalkGame, Violation> {
+    let mut config = map.config.clone();
+    match plant {
+        Some(Plant::IgnoreHysteresis) => config.hysteresis_units = 0,
+        Some(Plant::LoseSeat) => config.visible_max = (config.visible_max - 1).max(1),
+        _ => {}
+    }
+    WalkGame::new(config, map.tick_ms, next_life)
+        .map_err(|error| Violation::new(Rule::CoresAgree, format!("no map: {error}")))
+}
+
 impl World {
-    pub(super) fn game_start(&mut self, game: usize) {
+    pub(super) fn game_start(&mut self, game: usize) -> Step {
         if self.games[game].core.is_some() {
-            return;
+            return Ok(());
         }
+        let map = self.plan.map.as_ref().filter(|_| game >= self.plan.games);
+        let (group, logic) = match map {
+            None => (
+                GROUP,
+                Logic::Echo(EchoGame::new(self.plant, self.next_life)),
+            ),
+            Some(map) => {
+                let walk = walk_game(map, self.plant, self.next_life)?;
+                (MAP_GROUP, Logic::Walk(Box::new(walk)))
+            }
+        };
+        let has_map = map.is_some();
         let settings = StubSettings {
             instance: format!("game-{game}"),
             boot: self.random.bits(),
-            group: GROUP,
+            group,
             wants_address: self.random.chance(500),
             sessions_max: 1_000,
             outbox: OutboxLimits {
@@ -105,7 +136,6 @@ impl World {
             link_grace_ms: self.plan.link_grace_ms,
         };
         let clock = Clock::start(self.now, &mut self.random);
-        let logic = EchoGame::new(self.plant, self.next_life);
         self.next_life += LIVES_PER_PROCESS;
         let host = &mut self.games[game];
         host.boot += 1;
@@ -114,7 +144,11 @@ impl World {
         host.paused_until = self.now;
         host.core = Some(Stub::new(settings, logic));
         let boot = host.boot;
+        if has_map {
+            self.truth.note_start((game, boot));
+        }
         self.after_us(500_000, Event::GameAct { game, boot });
+        Ok(())
     }
 
     /// The process dies.
@@ -162,8 +196,17 @@ impl World {
         if let Some(core) = &mut self.games[game].core {
             let sessions = core.game().sessions();
             core.call(now, |logic, context| {
-                logic.answer_later(context);
-                if let Some(session) = sessions.get(pick as usize % sessions.len().max(1)) {
+                let picked = sessions.get(pick as usize % sessions.len().max(1));
+                if let Some(session) = picked
+                    && may_kick
+                {
+                    context.kick(*session, CloseReason::Kicked);
+                }
+                let Some(echo) = logic.echo_mut() else {
+                    return;
+                };
+                echo.answer_later(context);
+                if let Some(session) = picked {
                     let sent = Sent {
                         attempt: u32::MAX,
                         lane: message::lane_number(lane),
@@ -172,10 +215,7 @@ impl World {
                     };
                     let payload = message::encode(&sent, payload_bytes);
                     for _ in 0..pushes {
-                        logic.push(context, *session, lane, &payload);
-                    }
-                    if may_kick {
-                        context.kick(*session, CloseReason::Kicked);
+                        echo.push(context, *session, lane, &payload);
                     }
                 }
             });
@@ -258,13 +298,29 @@ impl World {
         self.game_turn(game)
     }
 
+    /// What a map heard and did.
+    fn note_map(&mut self, boot: Boot, heard: &Heard) -> Step {
+        match heard {
+            Heard::Entered { session, enter } => self.truth.note_enter(boot, *session, enter),
+            Heard::Moved {
+                session,
+                lane,
+                step,
+            } => self.truth.note_move(boot, *session, *lane, step)?,
+            Heard::Ticked { tick } => self.truth.note_tick(boot, *tick)?,
+            Heard::Disconnected { session } => self.truth.note_gone(boot, *session),
+            Heard::Connected { .. } | Heard::Received { .. } => {}
+        }
+        Ok(())
+    }
+
     fn game_turn(&mut self, game: usize) -> Step {
         let host = &mut self.games[game];
         let Some(core) = &mut host.core else {
             return Ok(());
         };
         let now = host.clock.now(self.now);
-        let heard = core.call(now, |logic, _| std::mem::take(&mut logic.heard));
+        let heard = core.call(now, |logic, _| logic.take_heard());
         let sends: Vec<_> = std::iter::from_fn(|| core.poll_send()).collect();
         let mut records = Vec::new();
         core.take_records(&mut |link, stream, bytes| {
@@ -276,6 +332,7 @@ impl World {
             if self.trace.loud {
                 eprintln!("{:>12} game {game} {heard:?}", self.now.0);
             }
+            self.note_map(boot, &heard)?;
             self.book.note_heard(boot, heard)?;
         }
         for (LinkId(number), message) in sends {

@@ -12,6 +12,7 @@ use protocol::time::Time;
 use super::World;
 use super::client_side::GROUP;
 use super::event::Event;
+use super::walkers::MAP_GROUP;
 use crate::rule::{Rule, Step, Violation, check};
 
 /// How far a run is.
@@ -58,9 +59,10 @@ impl World {
         self.after_us(1_000 * HEALED_MS, Event::Quiet);
     }
 
-    pub(super) fn quiet(&mut self) {
+    pub(super) fn quiet(&mut self) -> Step {
         self.phase = Phase::Quiet;
         self.after_us(1_000 * LOOK_MS, Event::Look);
+        self.walkers_stop()
     }
 
     /// When the world must be at rest.
@@ -76,7 +78,11 @@ impl World {
 
     pub(super) fn look(&mut self) -> Step {
         let unfinished = match self.phase {
-            Phase::Quiet => self.unsettled(),
+            Phase::Quiet => {
+                // Some come in, or are let in again, only now.
+                self.walkers_stop()?;
+                self.unsettled().or_else(|| self.views_unsettled())
+            }
             Phase::Leaving => self.left_over(),
             _ => return Ok(()),
         };
@@ -119,13 +125,14 @@ impl World {
             else {
                 continue;
             };
-            if !core.is_group_up(GROUP) {
-                return late(format!("the group is not up for client {client}"));
+            let is_map_up = self.plan.map.is_none() || core.is_group_up(MAP_GROUP);
+            if !core.is_group_up(GROUP) || !is_map_up {
+                return late(format!("a group is not up for client {client}"));
             }
             let sent = self
                 .games
                 .iter()
-                .filter_map(|game| game.core.as_ref()?.game().sent_reliable(session))
+                .filter_map(|game| game.core.as_ref()?.game().echo()?.sent_reliable(session))
                 .max();
             if let Some(what) = self.book.undone(attempt, sent) {
                 return late(format!("client {client}: {what}"));

@@ -22,6 +22,7 @@ use protocol::uplink::{self, Record};
 use super::client_side::{AUDIENCE, GROUP, TOKEN_SECRET};
 use super::event::Event;
 use super::tcp::Direction;
+use super::walkers::MAP_GROUP;
 use super::{World, is_due};
 use crate::clock::Clock;
 use crate::plan::Plan;
@@ -157,6 +158,19 @@ impl ShardHost {
     }
 }
 
+/// The groups, in the order of the games.
+fn groups(plan: &Plan) -> Vec<GroupConfig> {
+    let echo = GroupConfig {
+        group: GROUP,
+        instances: plan.games,
+    };
+    let map = plan.map.as_ref().map(|map| GroupConfig {
+        group: MAP_GROUP,
+        instances: map.instances,
+    });
+    std::iter::once(echo).chain(map).collect()
+}
+
 /// Records with a message body in a run, and all records.
 pub fn count_records(mut run: &[u8]) -> (u64, u64) {
     let (mut data, mut all) = (0, 0);
@@ -184,10 +198,7 @@ impl World {
             shard: ShardId(self.shards[shard].number),
             boot: self.random.bits(),
             key: self.key.clone(),
-            groups: vec![GroupConfig {
-                group: GROUP,
-                instances: plan.games,
-            }],
+            groups: groups(plan),
             sessions_max: 1_000,
             connections_before_login_max: 200,
             handshake_timeout_ms: plan.login_timeout_ms,
@@ -225,7 +236,7 @@ impl World {
         let now = clock.now(self.now);
         host.core = verifier
             .map(|verifier| Shard::new(config, verifier, seed, Arc::clone(&host.counters), now));
-        let uplinks = 1 + plan.games;
+        let uplinks = 1 + self.games.len();
         host.dialers = (0..uplinks).map(|_| Dialer::default()).collect();
         let boot = host.boot;
         for uplink in 0..uplinks {

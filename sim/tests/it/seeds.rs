@@ -47,4 +47,13 @@ fn a_run_is_not_empty() {
     assert!(reports.iter().all(|report| report.logins >= 2));
     let messages: u64 = reports.iter().map(|report| report.messages).sum();
     assert!(messages > 20 * 100, "{messages} messages in 20 runs");
+    let with_map = reports.iter().filter(|report| report.enters > 0).count();
+    assert!(
+        with_map >= 4,
+        "walkers saw each other in {with_map} of 20 runs"
+    );
+    let enters: u64 = reports.iter().map(|report| report.enters).sum();
+    let reentries: u64 = reports.iter().map(|report| report.reentries).sum();
+    assert!(enters > 20 * 20, "{enters} came into view in 20 runs");
+    assert!(reentries > 0, "no map was restarted under its walkers");
 }

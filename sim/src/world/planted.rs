@@ -1,0 +1,168 @@
+//! What plants make of the bytes that a process puts on a link: of control messages, and of
+//! records of any game. Those of a map's frames are in `planted_views`.
+//!
+//! Invariant: without a plant every byte stays as it is.
+
+use prost::Message as _;
+use protocol::body::{Body, Lane};
+use protocol::control::{
+    Claim, ClaimGranted, ClaimRefusal, ToBackend, ToShard, to_backend, to_shard,
+};
+use protocol::uplink::{self, Record};
+
+use super::World;
+use super::links::{Target, next_control};
+use super::phases::Phase;
+use super::tcp::Direction;
+use crate::plant::Plant;
+
+/// How often a plant on a link strikes: every so many times.
+const PLANT_EVERY: u64 = 10;
+
+impl World {
+    /// What a plant makes of the bytes of a link.
+    pub(super) fn planted(
+        &mut self,
+        number: u64,
+        direction: Direction,
+        stream: u8,
+        bytes: Vec<u8>,
+    ) -> Vec<u8> {
+        let Some(plant) = self.plant else {
+            return bytes;
+        };
+        if stream != 0 {
+            return match (plant, direction) {
+                (Plant::DuplicateRecord, Direction::Up) => self.doubled(&bytes),
+                (Plant::LeakOutbox, Direction::Down) => without_acknowledgements(&bytes),
+                (_, Direction::Down) => self.views_planted(plant, number, bytes),
+                _ => bytes,
+            };
+        }
+        let to_center = self
+            .links
+            .get(&number)
+            .is_some_and(|link| link.target == Target::Center);
+        let mut out = Vec::new();
+        let mut rest = bytes.as_slice();
+        while let Some(message) = next_control(&mut rest) {
+            let mut message = message.to_vec();
+            match (plant, direction) {
+                (Plant::DoubleGrant, Direction::Down) => self.grant_refused(&mut message),
+                (Plant::ReuseToken, Direction::Up) => self.rename_token(&mut message),
+                (Plant::LeakSession, Direction::Up) if self.phase >= Phase::Leaving => {
+                    let decoded = ToBackend::decode(message.as_slice()).unwrap_or_default();
+                    if matches!(decoded.message, Some(to_backend::Message::Release(_))) {
+                        continue;
+                    }
+                }
+                (Plant::CutControl, Direction::Up)
+                    if to_center && self.strikes(Plant::CutControl, PLANT_EVERY) =>
+                {
+                    message.pop();
+                }
+                _ => {}
+            }
+            out.extend_from_slice(&(message.len() as u32).to_le_bytes());
+            out.extend_from_slice(&message);
+        }
+        out
+    }
+
+    /// Some unreliable messages twice.
+    fn doubled(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut run = bytes;
+        while let Ok(Some((session, record))) = uplink::next(&mut run) {
+            uplink::encode(session, &record, &mut out);
+            if is_unreliable(&record) && self.strikes(Plant::DuplicateRecord, PLANT_EVERY) {
+                uplink::encode(session, &record, &mut out);
+            }
+        }
+        out
+    }
+
+    fn grant_refused(&mut self, message: &mut Vec<u8>) {
+        let Ok(decoded) = ToShard::decode(message.as_slice()) else {
+            return;
+        };
+        if let Some(to_shard::Message::ClaimRefused(refused)) = decoded.message
+            && refused.refusal() == ClaimRefusal::AlreadyOnline
+        {
+            self.plant_chances += 1;
+            let number = (1 << 60) + self.plant_chances;
+            let granted = ToShard {
+                message: Some(to_shard::Message::ClaimGranted(ClaimGranted {
+                    claim: refused.claim,
+                    session: number,
+                    fence: number,
+                })),
+            };
+            *message = granted.encode_to_vec();
+        }
+    }
+
+    fn rename_token(&mut self, message: &mut Vec<u8>) {
+        let Ok(decoded) = ToBackend::decode(message.as_slice()) else {
+            return;
+        };
+        if let Some(to_backend::Message::Claim(claim)) = decoded.message {
+            self.plant_chances += 1;
+            let renamed = ToBackend {
+                message: Some(to_backend::Message::Claim(Claim {
+                    token_id: format!("{}-{}", claim.token_id, self.plant_chances),
+                    ..claim
+                })),
+            };
+            *message = renamed.encode_to_vec();
+        }
+    }
+
+    pub(super) fn without_some(&mut self, run: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut rest = run;
+        while let Ok(Some((session, record))) = uplink::next(&mut rest) {
+            let is_lost =
+                is_unreliable(&record) && self.strikes(Plant::DropRecordUncounted, PLANT_EVERY);
+            if !is_lost {
+                uplink::encode(session, &record, &mut out);
+            }
+        }
+        out
+    }
+}
+
+fn is_unreliable(record: &Record<'_>) -> bool {
+    let Record::Data(body) = record else {
+        return false;
+    };
+    matches!(
+        Body::decode(body),
+        Ok(Body::Message { header, .. }) if header.lane == Lane::Unreliable
+    )
+}
+
+fn without_acknowledgements(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut run = bytes;
+    while let Ok(Some((session, record))) = uplink::next(&mut run) {
+        let Record::Data(body) = record else {
+            uplink::encode(session, &record, &mut out);
+            continue;
+        };
+        match Body::decode(body) {
+            Ok(Body::Ack { .. }) => {}
+            Ok(Body::Message {
+                mut header,
+                payload,
+            }) => {
+                header.ack = 0;
+                uplink::encode_data(session, &mut out, |out| {
+                    Body::Message { header, payload }.encode(out);
+                });
+            }
+            _ => uplink::encode(session, &record, &mut out),
+        }
+    }
+    out
+}

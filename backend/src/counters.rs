@@ -325,6 +325,21 @@ impl Default for GameCounters {
                 "Looks at the map left out, because the one before came too late.",
             ),
             plain(
+                "sallyport_game_tick_us_total",
+                Counter,
+                "Time that looks at the map took, frames handed over, microseconds.",
+            ),
+            plain(
+                "sallyport_game_tick_us_max",
+                Gauge,
+                "The longest of them since the start, microseconds.",
+            ),
+            plain(
+                "sallyport_game_tick_late_us_max",
+                Gauge,
+                "Longest time from when a look was due to its begin, microseconds.",
+            ),
+            plain(
                 "sallyport_game_moves_refused_total",
                 Counter,
                 "Moves that were malformed, off the map, or by nobody on it.",
@@ -379,6 +394,9 @@ impl GameCounters {
             game.players,
             game.ticks,
             game.ticks_skipped,
+            game.tick_us,
+            game.tick_us_max,
+            game.tick_late_us_max,
             game.moves_refused,
             game.frames_unsent,
         ];

@@ -103,7 +103,9 @@ impl<G: Game> Role for GameRole<G> {
         self.stub.handle_timeout(now);
     }
 
-    fn poll_background(&mut self, _: &mut Context<'_>, _: Now) {}
+    fn poll_background(&mut self, cx: &mut Context<'_>, now: Now) {
+        self.stub.poll_background(cx, now);
+    }
 
     fn poll_control(&mut self) -> Option<(LinkId, ToShard)> {
         self.stub.poll_send()

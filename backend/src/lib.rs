@@ -1,7 +1,7 @@
 //! The backend roles: pure cores and the thin drivers that join them to files and uplinks.
 //!
-//! Cores: [`center`], [`stub`] (what every game runs in). Drivers: [`center_driver`], [`game`],
-//! and [`journal`] for center's disk. [`link`] is what the roles share about their uplinks,
+//! Cores: [`center`], [`stub`] (what every game runs in), [`map`] and [`walk`] (a game). Drivers: [`center_driver`], [`game`],
+//! [`spread`] (a map on several cores), and [`journal`] for center's disk. [`link`] is what the roles share about their uplinks,
 //! [`counters`] what they tell `/metrics`.
 //!
 //! It does not know the gateway: the two meet only in the messages of `protocol`.
@@ -17,5 +17,6 @@ pub mod journal;
 pub mod link;
 mod link_driver;
 pub mod map;
+pub mod spread;
 pub mod stub;
 pub mod walk;

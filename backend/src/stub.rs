@@ -164,6 +164,11 @@ impl<G: Game> Stub<G> {
         result
     }
 
+    /// Lets the game take what its own threads have done.
+    pub fn poll_background(&mut self, wakeup: &mut std::task::Context<'_>, now: Now) {
+        self.call(now, |game, context| game.poll_background(wakeup, context));
+    }
+
     /// Counters and gauges.
     pub fn counts(&self) -> StubCounts {
         StubCounts {

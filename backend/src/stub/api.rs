@@ -90,6 +90,12 @@ pub struct GameCounts {
     pub ticks: u64,
     /// Ticks left out, because the one before them was done too late.
     pub ticks_skipped: u64,
+    /// Time that ticks took, from their begin until their frames were handed over, microseconds.
+    pub tick_us: u64,
+    /// Of the longest one.
+    pub tick_us_max: u64,
+    /// Longest time that a tick began after it was due, microseconds.
+    pub tick_late_us_max: u64,
     /// Moves that were malformed, off the map, or by one who is not on it.
     pub moves_refused: u64,
     /// Frames that their players were not sent, because these are on their way out.
@@ -128,6 +134,12 @@ pub trait Game {
     /// once.
     fn handle_timeout(&mut self, context: &mut Context<'_>) {
         let _ = context;
+    }
+
+    /// Called in each turn of the process's loop, for a game with threads of its own: takes what
+    /// they have done, and leaves `wakeup` with them, so that it is called when there is more.
+    fn poll_background(&mut self, wakeup: &mut std::task::Context<'_>, context: &mut Context<'_>) {
+        let _ = (wakeup, context);
     }
 
     /// How things stand, for a game that counts anything.

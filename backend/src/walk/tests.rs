@@ -4,9 +4,29 @@
 mod stubbed;
 
 use protocol::world::path::{self, field_units};
-use protocol::world::{Belief, Changes, Point, Positions};
+use protocol::world::{
+    Belief, Changes, ENTER, Enter, Entry, MOVE, Move, Point, Positions, REFUSED_FULL,
+    REFUSED_HERE_ALREADY, REFUSED_MALFORMED, REFUSED_OUTSIDE,
+};
 
+use super::desk::Refusal;
 use super::*;
+
+impl Walk {
+    fn enter(&mut self, now: Time, session: SessionId, payload: &[u8]) -> Result<Entry, Refusal> {
+        let roster = self.map.roster_mut();
+        self.desk.enter(roster, now, session, payload)
+    }
+
+    fn step(&mut self, session: SessionId, message: MessageId, payload: &[u8]) {
+        let roster = self.map.roster_mut();
+        self.desk.step(roster, session, message, payload);
+    }
+
+    fn leave(&mut self, session: SessionId) {
+        self.desk.leave(self.map.roster_mut(), session);
+    }
+}
 
 fn entering(tag: u64, at: Point) -> Vec<u8> {
     let mut out = Vec::new();

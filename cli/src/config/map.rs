@@ -5,9 +5,10 @@
 //! wrong makes a map.
 
 use backend::map::{
-    LEAVE_UNITS_MAX, Layout, MAP_UNITS_MAX, MapConfig, NODE_UNITS_MAX, PLAYERS_MAX, TICKS_MAX,
-    UNIT_MM_MAX,
+    LEAVE_UNITS_MAX, Layout, MAP_UNITS_MAX, MapConfig, NODE_UNITS_MAX, PARTITIONS_MAX, PLAYERS_MAX,
+    TICKS_MAX, UNIT_MM_MAX,
 };
+use backend::spread::MapDriver;
 use backend::walk::TICK_MS_DEFAULT;
 use protocol::world::VISIBLE_MAX;
 
@@ -20,6 +21,10 @@ pub struct WalkConfig {
     pub map: MapConfig,
     /// Time between two looks at it.
     pub tick_ms: u16,
+    /// Threads that look after its nodes; 0: one a core, but one that is left to the game's own.
+    pub executors: u32,
+    /// What they run on; `None`: glommio where a probe finds io_uring, else plain threads.
+    pub driver: Option<MapDriver>,
 }
 
 impl WalkConfig {
@@ -60,6 +65,16 @@ impl WalkConfig {
         };
         // Shorter ones only cost: no screen shows them, and no link brings them apart.
         let tick_ms = read("tick_ms", TICK_MS_DEFAULT.into(), 10, 10_000);
+        let executors = read("executors", 0, 0, PARTITIONS_MAX as u32);
+        let driver = reader.choice(
+            key("map.driver"),
+            "auto",
+            &[
+                ("auto", None),
+                ("glommio", Some(MapDriver::Glommio)),
+                ("threads", Some(MapDriver::Threads)),
+            ],
+        );
         if reader.is_good()
             && let Err(wrong) = Layout::new(map.clone())
         {
@@ -75,6 +90,8 @@ impl WalkConfig {
         Self {
             map,
             tick_ms: u16::try_from(tick_ms).unwrap_or(TICK_MS_DEFAULT),
+            executors,
+            driver,
         }
     }
 }

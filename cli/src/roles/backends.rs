@@ -12,8 +12,8 @@ use backend::center_driver::{CenterConfig as OpenCenterConfig, drive_center, ope
 use backend::counters::{CenterCounters, GameCounters, Metric};
 use backend::game::{GameConfig as OpenGameConfig, drive_game, open_game};
 use backend::journal::JournalEngine;
+use backend::spread::{SpreadConfig, SpreadWalk, WorkerEnd, WorkerWatch};
 use backend::stub::{EchoGame, Game, StubSettings};
-use backend::walk::Walk;
 use protocol::ids::GroupId;
 use protocol::stream::OutboxLimits;
 use serde_json::json;
@@ -99,15 +99,34 @@ pub fn start_games(configs: &[GameConfig]) -> anyhow::Result<(Vec<Running>, Role
 
 fn open_by_kind(config: &GameConfig) -> anyhow::Result<(Running, Arc<GameCounters>)> {
     match &config.kind {
-        GameKind::Echo => open_one(config, EchoGame),
+        GameKind::Echo => open_one(config, EchoGame, None),
         // Its rules were checked when it was read.
-        GameKind::Walk(walk) => open_one(config, Walk::new(walk.map.clone(), walk.tick_ms)?),
+        GameKind::Walk(walk) => {
+            let spread = SpreadConfig {
+                map: walk.map.clone(),
+                tick_ms: walk.tick_ms,
+                executors: executors(walk.executors),
+                driver: walk.driver,
+            };
+            let (game, watch) = SpreadWalk::start(spread)?;
+            open_one(config, game, Some(watch))
+        }
+    }
+}
+
+/// One a core, but one core for the game's own thread and what the kernel does for QUIC, unless
+/// configured: it hands out the work of the others and sends what they have done.
+fn executors(configured: u32) -> usize {
+    match configured {
+        0 => thread::available_parallelism().map_or(1, |cores| cores.get().max(2) - 1),
+        count => count as usize,
     }
 }
 
 fn open_one<G: Game + Send + 'static>(
     config: &GameConfig,
     game: G,
+    watch: Option<WorkerWatch>,
 ) -> anyhow::Result<(Running, Arc<GameCounters>)> {
     let open = OpenGameConfig {
         listen: config.listen.quic,
@@ -131,10 +150,25 @@ fn open_one<G: Game + Send + 'static>(
     let running = spawn("game", async move |shutdown: Shutdown, opened: Opened| {
         let game = open_game(open, game, counters)?;
         let _ = opened.send(game.local_address()?);
-        drive_game(game, ended(shutdown)).await;
-        Ok(())
+        let mut worker_end = None;
+        drive_game(game, async {
+            tokio::select! {
+                () = ended(shutdown) => {}
+                end = worker_ended(watch) => worker_end = Some(end),
+            }
+        })
+        .await;
+        worker_end.map_or(Ok(()), |end| Err(end.into()))
     })?;
     Ok((running, shown))
+}
+
+/// Waits for the end of one of the game's own threads, if it has any.
+async fn worker_ended(watch: Option<WorkerWatch>) -> WorkerEnd {
+    match watch {
+        Some(mut watch) => watch.ended().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn view_games(games: Vec<Arc<GameCounters>>) -> RoleView {
@@ -142,7 +176,7 @@ fn view_games(games: Vec<Arc<GameCounters>>) -> RoleView {
     let stats = Arc::clone(&shown);
     RoleView {
         name: "game",
-        thread_prefixes: &["game"],
+        thread_prefixes: &["game", "map"],
         metrics: Box::new(move |text| metrics::samples(text, sum(&shown))),
         stats: Box::new(move |own| {
             let sessions = metrics::value("sallyport_game_sessions", sum(&stats));

@@ -121,6 +121,11 @@ fn a_map_is_checked_as_a_whole_and_belongs_to_a_game_that_walks() {
         wide.starts_with("c.toml: map.node_width_units: 2048 is out of range"),
         "{wide}"
     );
+    assert_eq!(
+        problems("executors = 65\ndriver = \"uring\"\n"),
+        "c.toml:7: map.executors: 65 is out of range: allowed are 0 to 64\n\
+         c.toml:8: map.driver: \"uring\" is not allowed: expected one of auto, glommio, threads\n"
+    );
     let outcome = check(&format!("{GAME}[map]\nvisible_max = 5\n"));
     assert_eq!(outcome.code, 1);
     assert!(

@@ -1,7 +1,9 @@
 //! Walkers through the whole gateway: an honest map leaves nothing to report, and one with a
 //! planted bug does not pass.
 
+use backend::journal::{JournalEngine, probe};
 use backend::map::MapConfig;
+use backend::spread::{MapDriver, SpreadConfig, SpreadWalk};
 use backend::stub::{Context, Departure, Game, Message, Request};
 use backend::walk::{TICK_MS_DEFAULT, Walk};
 use loadtest::report::Report;
@@ -97,6 +99,38 @@ fn an_honest_map_leaves_nothing_to_report() {
     assert!((2.0..7.0).contains(&mean), "{mean}");
     assert!(report.frames_received > report.frames_sent);
     assert!(report.latency_us.p50 > 0);
+}
+
+#[test]
+fn a_map_spread_over_threads_leaves_nothing_to_report_on_either_driver() {
+    // glommio must run wherever io_uring is not known to be forbidden.
+    let forbidden = std::env::var_os("SALLYPORT_TEST_WITHOUT_URING").is_some();
+    assert_eq!(probe().0 == JournalEngine::Thread, forbidden);
+    let mut wanted = vec![
+        (None, MapDriver::Threads),
+        (Some(MapDriver::Threads), MapDriver::Threads),
+    ];
+    if !forbidden {
+        wanted[0].1 = MapDriver::Glommio;
+    }
+    for (configured, driver) in wanted {
+        let config = SpreadConfig {
+            // Small nodes, so that views are handed over.
+            map: MapConfig {
+                node_width_units: 576,
+                node_height_units: 288,
+                ..MapConfig::default()
+            },
+            tick_ms: TICK_MS_DEFAULT,
+            executors: 2,
+            driver: configured,
+        };
+        let (game, _watch) = SpreadWalk::start(config).expect("a map");
+        assert_eq!(game.driver(), driver);
+        let (report, wrong) = walk(game, &["--visible", "6"]);
+        assert!(wrong.is_empty(), "{driver:?}: {wrong:?}");
+        assert!(report.frames_received > report.frames_sent);
+    }
 }
 
 #[test]

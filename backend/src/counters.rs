@@ -340,6 +340,26 @@ impl Default for GameCounters {
                 "Longest time from when a look was due to its begin, microseconds.",
             ),
             plain(
+                "sallyport_game_snapshots_written_total",
+                Counter,
+                "Snapshots of the whole map that are on disk.",
+            ),
+            plain(
+                "sallyport_game_snapshots_failed_total",
+                Counter,
+                "Snapshots of which a file could not be written.",
+            ),
+            plain(
+                "sallyport_game_snapshots_unreadable_total",
+                Counter,
+                "Files of snapshots that were torn or foreign at the start.",
+            ),
+            plain(
+                "sallyport_game_players_restored_total",
+                Counter,
+                "Players put back where an earlier process had them.",
+            ),
+            plain(
                 "sallyport_game_moves_refused_total",
                 Counter,
                 "Moves that were malformed, off the map, or by nobody on it.",
@@ -397,6 +417,10 @@ impl GameCounters {
             game.tick_us,
             game.tick_us_max,
             game.tick_late_us_max,
+            game.snapshots_written,
+            game.snapshots_failed,
+            game.snapshots_unreadable,
+            game.players_restored,
             game.moves_refused,
             game.frames_unsent,
         ];

@@ -32,6 +32,7 @@
 //! A player is watched by at most three nodes, and its view is at the one in whose rectangle it
 //! is. Views, candidates looked at, players and nodes are bounded.
 
+mod copying;
 mod crowd;
 mod grid;
 mod layout;
@@ -39,6 +40,7 @@ mod node;
 mod orders;
 mod partition;
 mod roster;
+mod snapshot;
 
 use protocol::ids::SessionId;
 use protocol::world::Point;
@@ -52,6 +54,9 @@ pub use node::{Node, SCANNED_LEAST, SCANNED_PER_SEAT};
 pub use orders::{Handover, Orders, Told};
 pub use partition::{PARTITIONS_MAX, Partition};
 pub use roster::Roster;
+pub use snapshot::{
+    BadSnapshot, PLAYER_BYTES, SNAPSHOT_BYTES_MAX, Slice, Snapshot, SnapshotWriter, Standing,
+};
 
 /// What a player is to be told, encoded. Borrowed from the node; copy it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

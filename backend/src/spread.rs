@@ -13,11 +13,15 @@
 //! Invariant: a batch costs one wake-up each way, and no allocation once it has grown.
 
 mod executor;
+mod restore;
+mod rounds;
+mod saver;
 mod thread;
 mod worker;
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::task::Poll;
 
 use protocol::body::Lane;
@@ -28,9 +32,11 @@ use tokio::sync::mpsc;
 use crate::journal;
 use crate::map::Told;
 use crate::map::{Frame, MapConfig, MapConfigError, Orders, PARTITIONS_MAX, Partition, Roster};
-use crate::stub::{Context, Departure, Game, GameCounts, Message, Request};
+use crate::stub::{Context, Departure, Game, GameCounts, Message, Player, Request};
 use crate::walk::desk::Desk;
-use worker::{Done, Post, Work, Workers};
+use restore::{Restored, prepare, restore};
+use rounds::{Rounds, Step};
+use worker::{Done, Work, Workers};
 
 /// What runs the partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +68,22 @@ pub struct SpreadConfig {
     pub executors: usize,
     /// `None`: what the journal's probe says.
     pub driver: Option<MapDriver>,
+    /// `None`: the map is forgotten when the process ends.
+    pub snapshot: Option<SnapshotConfig>,
 }
+
+/// Where and how often a map is written down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotConfig {
+    /// Made if it is not there. Of one map alone.
+    pub directory: PathBuf,
+    /// From one round to the next, ms.
+    pub interval_ms: u64,
+}
+
+/// Ids that a new process leaves out after the highest one it finds: more than players can have
+/// come after the last snapshot.
+const IDS_SKIPPED: u32 = 1 << 20;
 
 /// Why a spread `walk` could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +91,14 @@ pub enum SpreadError {
     /// The map's configuration breaks a rule.
     #[error(transparent)]
     Map(#[from] MapConfigError),
+    /// The snapshots' directory cannot be used.
+    #[error("{path}: {error}")]
+    Snapshots {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// A thread could not be had, or could not make its executor.
     #[error("the map's thread {index}: {error}")]
     Worker {
@@ -123,6 +152,9 @@ pub struct SpreadWalk {
     awaited: usize,
     /// When the tick that they look at began.
     begun: Time,
+    rounds: Option<Rounds>,
+    /// Snapshots that could not be read at the start.
+    unreadable: u64,
 }
 
 impl SpreadWalk {
@@ -131,20 +163,42 @@ impl SpreadWalk {
     ///
     /// # Errors
     /// The configuration breaks a rule, or a thread cannot be had.
-    pub fn start(config: SpreadConfig) -> Result<(Self, WorkerWatch), SpreadError> {
+    pub fn start(mut config: SpreadConfig) -> Result<(Self, WorkerWatch), SpreadError> {
         let count = config.executors.clamp(1, PARTITIONS_MAX);
-        let roster = Roster::new(config.map.clone(), count)?;
+        let mut roster = Roster::new(config.map.clone(), count)?;
+        let restored = match &mut config.snapshot {
+            Some(snapshot) => {
+                let unusable = |error| SpreadError::Snapshots {
+                    path: snapshot.directory.clone(),
+                    error,
+                };
+                let directory = prepare(&snapshot.directory).map_err(unusable)?;
+                let restored = restore(&directory).map_err(unusable)?;
+                snapshot.directory = directory;
+                restored
+            }
+            None => Restored::default(),
+        };
+        let last_id = restored.players.values().map(|standing| standing.id).max();
+        if let Some(last) = last_id {
+            roster.skip_ids(last.saturating_add(IDS_SKIPPED));
+        }
         let (driver, (workers, watch)) = match config.driver {
-            Some(driver) => (driver, start_workers(&config.map, count, driver)?),
-            None => start_probed(&config.map, count)?,
+            Some(driver) => (driver, start_workers(&config, count, driver)?),
+            None => start_probed(&config, count)?,
         };
         tracing::info!(
             driver = driver.label(),
             executors = count,
+            players_known = restored.players.len(),
             "the map is ready"
         );
+        let rounds = config
+            .snapshot
+            .as_ref()
+            .map(|snapshot| Rounds::new(count, snapshot.interval_ms, restored.round));
         let game = Self {
-            desk: Desk::new(config.tick_ms),
+            desk: Desk::new(config.tick_ms, restored.players),
             roster,
             workers,
             driver,
@@ -152,6 +206,8 @@ impl SpreadWalk {
             told: (0..count).map(|_| Told::default()).collect(),
             awaited: 0,
             begun: Time(0),
+            rounds,
+            unreadable: restored.unreadable,
         };
         Ok((game, watch))
     }
@@ -164,8 +220,13 @@ impl SpreadWalk {
     /// Hands each partition its batch.
     fn begin_tick(&mut self, now: Time) {
         self.roster.handle_tick(&mut self.orders);
+        let step = match &mut self.rounds {
+            Some(rounds) => rounds.poll_step(now),
+            None => Step::GoOn,
+        };
         for index in 0..self.orders.len() {
             let work = Work {
+                step,
                 orders: std::mem::take(&mut self.orders[index]),
                 told: std::mem::take(&mut self.told[index]),
             };
@@ -190,6 +251,9 @@ impl SpreadWalk {
                 && context.push(session, lane, message, bytes).is_ok();
             self.desk.counts.frames_unsent += u64::from(!is_sent);
         }
+        if let Some(rounds) = &mut self.rounds {
+            rounds.handle_progress(done.index, done.progress);
+        }
         done.told.clear();
         self.orders[done.index] = done.orders;
         self.told[done.index] = done.told;
@@ -204,14 +268,16 @@ impl SpreadWalk {
 }
 
 impl Game for SpreadWalk {
+    fn connected(&mut self, context: &mut Context<'_>, player: &Player<'_>) {
+        self.desk.restore(&mut self.roster, context, player.session);
+    }
+
     fn disconnected(&mut self, _: &mut Context<'_>, departure: &Departure) {
         self.desk.leave(&mut self.roster, departure.session);
     }
 
-    fn message(&mut self, _: &mut Context<'_>, message: &Message<'_>) {
-        let (session, payload) = (message.session, message.payload);
-        self.desk
-            .step(&mut self.roster, session, message.message, payload);
+    fn message(&mut self, context: &mut Context<'_>, message: &Message<'_>) {
+        self.desk.handle_message(&mut self.roster, context, message);
     }
 
     fn request(&mut self, context: &mut Context<'_>, request: &Request, payload: &[u8]) {
@@ -247,6 +313,9 @@ impl Game for SpreadWalk {
     fn counts(&self) -> GameCounts {
         GameCounts {
             players: self.roster.players() as u64,
+            snapshots_written: self.rounds.as_ref().map_or(0, |rounds| rounds.written),
+            snapshots_failed: self.rounds.as_ref().map_or(0, |rounds| rounds.failures),
+            snapshots_unreadable: self.unreadable,
             ..self.desk.counts
         }
     }
@@ -255,33 +324,41 @@ impl Game for SpreadWalk {
 /// As the journal's probe says, and plain threads too where glommio wants what a ring does not
 /// (locked memory).
 fn start_probed(
-    map: &MapConfig,
+    config: &SpreadConfig,
     count: usize,
 ) -> Result<(MapDriver, (Workers, WorkerWatch)), SpreadError> {
     let why = match journal::probe() {
-        (journal::JournalEngine::Uring, _) => match start_workers(map, count, MapDriver::Glommio) {
-            Ok(started) => return Ok((MapDriver::Glommio, started)),
-            Err(error) => error.to_string(),
-        },
+        (journal::JournalEngine::Uring, _) => {
+            match start_workers(config, count, MapDriver::Glommio) {
+                Ok(started) => return Ok((MapDriver::Glommio, started)),
+                Err(error) => error.to_string(),
+            }
+        }
         (journal::JournalEngine::Thread, error) => {
             error.map_or_else(String::new, |error| error.to_string())
         }
     };
     tracing::info!(%why, "no io_uring for the map: plain threads");
-    let started = start_workers(map, count, MapDriver::Threads)?;
+    let started = start_workers(config, count, MapDriver::Threads)?;
     Ok((MapDriver::Threads, started))
 }
 
 fn start_workers(
-    map: &MapConfig,
+    config: &SpreadConfig,
     count: usize,
     driver: MapDriver,
 ) -> Result<(Workers, WorkerWatch), SpreadError> {
-    let partitions = Partition::all(map, count)?;
-    Workers::start(partitions, move |post: Post, ready| match driver {
-        MapDriver::Glommio => executor::run(post, ready),
-        MapDriver::Threads => thread::run(post, ready),
-    })
+    let partitions = Partition::all(&config.map, count)?;
+    let snapshots = config.snapshot.as_ref();
+    let directory = snapshots.map(|snapshot| snapshot.directory.as_path());
+    Workers::start(
+        partitions,
+        directory,
+        move |post, writer, ready| match driver {
+            MapDriver::Glommio => executor::run(post, writer, ready),
+            MapDriver::Threads => thread::run(post, writer, ready),
+        },
+    )
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use protocol::body::Lane;
 use protocol::ids::{MessageId, SessionId};
 use protocol::time::Time;
 use protocol::world::{CHANGES, POSITIONS};
+use rustc_hash::FxHashMap;
 
 use crate::map::{Frame, Map, MapConfig, MapConfigError};
 use crate::stub::{Context, Departure, Game, GameCounts, Message, Request};
@@ -39,7 +40,7 @@ impl Walk {
     /// The map's configuration breaks a rule.
     pub fn new(config: MapConfig, tick_ms: u16) -> Result<Self, MapConfigError> {
         Ok(Self {
-            desk: Desk::new(tick_ms),
+            desk: Desk::new(tick_ms, FxHashMap::default()),
             map: Map::new(config)?,
         })
     }
@@ -76,10 +77,9 @@ impl Game for Walk {
         self.desk.leave(self.map.roster_mut(), departure.session);
     }
 
-    fn message(&mut self, _: &mut Context<'_>, message: &Message<'_>) {
-        let (session, payload) = (message.session, message.payload);
+    fn message(&mut self, context: &mut Context<'_>, message: &Message<'_>) {
         let roster = self.map.roster_mut();
-        self.desk.step(roster, session, message.message, payload);
+        self.desk.handle_message(roster, context, message);
     }
 
     fn request(&mut self, context: &mut Context<'_>, request: &Request, payload: &[u8]) {

@@ -436,6 +436,9 @@ impl Fleet {
         if let Some(answer) = seen.entry {
             self.handle_entry(index, answer, now);
         }
+        if let Some(restart) = seen.restart {
+            self.handle_restart(index, restart, now);
+        }
         if let Some(closed) = seen.closed {
             self.end(index, crate::tally::closed_reason(closed), now);
         }

@@ -14,6 +14,8 @@
 //! | reply to it | reliable | id u32, tick u32, map width u32, map height u32, view u32, hysteresis u32, visible max u16, tick ms u16 |
 //! | [`MOVE`] | any | step u32, x u32, y u32 |
 //! | [`CHANGES`] | reliable | width u8, tick u32, enters u16, leaves u16, enters × (id u32, tag u64, x W, y W), leaves × (id u32), then to the end rests × (id u32, x W, y W) |
+//! | [`RETURNED`] | reliable | as the reply to `ENTER` |
+//! | [`ABSENT`] | reliable | nothing |
 //! | [`POSITIONS`] | sequenced | width u8, tick u32, then to the end (id u32, x W, y W) |
 //!
 //! # How a client applies them
@@ -22,6 +24,11 @@
 //! then enters, then rests. An enter of one that is in view is a jump (a teleport), a rest says
 //! reliably where one stopped, since the last `POSITIONS` may have been lost. `POSITIONS` of one
 //! that is not in view are ignored.
+//!
+//! # When the game is started anew
+//! The session goes on, the map is another one. `RETURNED` says that the player was put back:
+//! the client forgets its view, and sends a `MOVE` to where it is by now. `ABSENT` says that it
+//! was not: the client sends `ENTER` again, and forgets its view when the reply comes.
 //!
 //! Invariant: decoding never panics and takes no memory; a [`Belief`] holds at most
 //! [`VISIBLE_MAX`] others.
@@ -42,6 +49,14 @@ pub const CHANGES: MessageId = MessageId(3);
 
 /// Where those in view are that moved.
 pub const POSITIONS: MessageId = MessageId(4);
+
+/// A player is on the map again, where it stood, after the game was started anew: its view
+/// begins empty, and its id is another one.
+pub const RETURNED: MessageId = MessageId(5);
+
+/// A player that moves is not on the map, since the game was started anew or it never entered.
+/// Once until it has entered.
+pub const ABSENT: MessageId = MessageId(6);
 
 /// Error of a reply: the request does not follow its layout.
 pub const REFUSED_MALFORMED: u16 = 1;

@@ -21,6 +21,7 @@ use super::Frame;
 use super::crowd::Candidate;
 use super::grid::{Cells, Grid, Runs};
 use super::layout::{Layout, NodeIndex};
+use super::snapshot::Standing;
 
 /// Candidates for each seat that one view looks at in one tick, at most. More are looked at in
 /// turn: who stands among so many sees a full view anyhow, and a crowd of n must not cost n² a
@@ -274,6 +275,28 @@ impl Node {
         self.viewers[s].cursor = spot.id;
         self.viewers[s].turn = 0;
         self.pool.extend_from_slice(ids);
+    }
+
+    /// Where the player of a slot stands, if it is in the rectangle.
+    pub(super) fn standing(&self, tick: u32, slot: u32) -> Option<Standing> {
+        let s = slot as usize;
+        let spot = self.spots.get(s)?;
+        (spot.flags & (LIVE | OWNED) == LIVE | OWNED).then(|| Standing {
+            session: self.viewers[s].session,
+            tag: self.tag[s],
+            id: spot.id,
+            tick,
+            at: spot.at(),
+        })
+    }
+
+    /// Where all players in the rectangle stand.
+    pub(super) fn standings(&self, tick: u32, each: &mut impl FnMut(Standing)) {
+        for slot in 0..self.spots.len() as u32 {
+            if let Some(standing) = self.standing(tick, slot) {
+                each(standing);
+            }
+        }
     }
 
     fn view(&self, slot: usize) -> &[u32] {

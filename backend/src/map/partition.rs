@@ -2,7 +2,8 @@
 //!
 //! Owns its nodes, and so the views of the players in their rectangles. It knows neither the
 //! roster nor the other partitions: they meet in batches ([`Orders`], [`Handover`]) only, so
-//! each partition can run on a thread of its own, and the result is that of one thread.
+//! each partition can run on a thread of its own, and the result is that of one thread. Its
+//! snapshots are in `map/copying.rs`.
 //!
 //! # Call order
 //! For each tick: [`Partition::handle_orders`]; then [`Partition::take_handover`] for each other
@@ -14,6 +15,7 @@
 use protocol::ids::SessionId;
 
 use super::MapConfig;
+use super::copying::Copying;
 use super::layout::{Layout, NodeIndex};
 use super::node::{Node, Rules};
 use super::orders::{Handover, Orders, Seat};
@@ -27,12 +29,13 @@ pub const PARTITIONS_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Partition {
     index: usize,
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
     /// By partition. What stays here is adopted at once, without one.
     handovers: Vec<Handover>,
     /// Of a view that goes from one node here to another.
     ids: Vec<u32>,
-    tick: u32,
+    pub(super) tick: u32,
+    pub(super) copying: Option<Copying>,
 }
 
 impl Partition {
@@ -61,6 +64,7 @@ impl Partition {
             handovers: (0..count).map(|_| Handover::default()).collect(),
             ids: Vec::new(),
             tick: 0,
+            copying: None,
         }
     }
 
@@ -78,6 +82,7 @@ impl Partition {
             node.watch(self.tick, slot, &watched.arrival);
             if watched.is_new {
                 node.own(slot, &[]);
+                self.note_arrival(watched.seat);
             }
         }
         for stepped in &orders.stepped {
@@ -92,6 +97,7 @@ impl Partition {
                 from.release(released.from.slot, &mut self.ids);
                 let to = &mut self.nodes[released.to.node as usize];
                 to.own(released.to.slot, &self.ids);
+                self.note_arrival(released.to);
             } else {
                 let handover = &mut self.handovers[partition];
                 let count = from.release(released.from.slot, &mut handover.ids);
@@ -118,10 +124,11 @@ impl Partition {
     /// What another partition hands over.
     pub fn handle_handover(&mut self, handover: &Handover) {
         let mut ids = handover.ids.as_slice();
-        for &(Seat { node, slot }, count) in &handover.views {
+        for &(seat, count) in &handover.views {
             let (view, rest) = ids.split_at(usize::from(count));
             ids = rest;
-            self.nodes[node as usize].own(slot, view);
+            self.nodes[seat.node as usize].own(seat.slot, view);
+            self.note_arrival(seat);
         }
     }
 

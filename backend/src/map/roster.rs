@@ -127,6 +127,12 @@ impl Roster {
         self.partitions
     }
 
+    /// Gives ids above this one from now on: those up to it were given in an earlier life of the
+    /// map, and clients may still believe in them.
+    pub fn skip_ids(&mut self, last: u32) {
+        self.next_id = self.next_id.max(last.checked_add(1).unwrap_or(1));
+    }
+
     /// Players on the map.
     pub fn players(&self) -> usize {
         self.players as usize

@@ -4,6 +4,7 @@
 mod crowds;
 mod oracle;
 mod partitions;
+mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,14 +1,18 @@
 //! A partition on a glommio executor, pinned to its core.
 //!
 //! The tick has a task queue of its own, by whose latency class glommio preempts what else runs
-//! on the executor. Does exactly what [`super::thread`] does.
+//! on the executor: the snapshots, in a queue with few shares. Does exactly what
+//! [`super::thread`] does.
 
 use std::io;
 use std::time::Duration;
 
-use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
+use glommio::io::{BufferedFile, Directory};
+use glommio::{GlommioError, Latency, LocalExecutorBuilder, Placement, Shares};
 
+use super::saver::{Names, WriterEnds, warn};
 use super::worker::{Post, Ready, core_of};
+use crate::map::SnapshotWriter;
 
 /// Entries of each of an executor's three rings: a tick has none, a snapshot one or two.
 const RING_ENTRIES: usize = 8;
@@ -20,11 +24,14 @@ const IO_MEMORY_BYTES: usize = 64 * 1024;
 /// Share of the tick in the executor's time, when others want it too: the most there is.
 const TICK_SHARES: usize = 1000;
 
+/// Share of the snapshots: a tenth of a core at most while there are ticks to do.
+const SNAPSHOT_SHARES: usize = 100;
+
 /// How long anything else may go on while a tick waits: well under the shortest tick, 10 ms.
 const TICK_LATENCY: Duration = Duration::from_millis(2);
 
 /// Runs a partition until its game is gone.
-pub(super) fn run(post: Post, ready: Ready) {
+pub(super) fn run(post: Post, writer: Option<WriterEnds>, ready: Ready) {
     let placement = core_of(post.index()).map_or(Placement::Unbound, Placement::Fixed);
     let executor = LocalExecutorBuilder::new(placement)
         .io_memory(IO_MEMORY_BYTES)
@@ -41,14 +48,89 @@ pub(super) fn run(post: Post, ready: Ready) {
         let shares = Shares::Static(TICK_SHARES);
         let queue =
             glommio::executor().create_task_queue(shares, Latency::Matters(TICK_LATENCY), "tick");
-        match glommio::spawn_local_into(post.drive(), queue) {
-            Ok(ticks) => {
+        let shares = Shares::Static(SNAPSHOT_SHARES);
+        let snapshots =
+            glommio::executor().create_task_queue(shares, Latency::NotImportant, "snapshot");
+        let tasks = glommio::spawn_local_into(post.drive(), queue).and_then(|ticks| {
+            let writer = writer.map(|ends| glommio::spawn_local_into(write_all(ends), snapshots));
+            Ok((ticks, writer.transpose()?))
+        });
+        match tasks {
+            Ok((ticks, writer)) => {
                 let _ = ready.send(Ok(()));
                 ticks.await;
+                if let Some(writer) = writer {
+                    // It ends with the ticks.
+                    writer.await;
+                }
             }
             Err(error) => {
                 let _ = ready.send(Err(io::Error::other(error.to_string())));
             }
         }
     });
+}
+
+/// Writes snapshots until the ticks end.
+async fn write_all(mut ends: WriterEnds) {
+    let mut writer = SnapshotWriter::default();
+    let mut file: Option<(BufferedFile, u64)> = None;
+    let mut round = 0;
+    let mut is_good = true;
+    while let Some(slice) = ends.slices.recv().await {
+        if let Some(begun) = slice.begins {
+            round = begun;
+            is_good = true;
+            file = match BufferedFile::create(ends.names.unfinished()).await {
+                Ok(file) => Some((file, 0)),
+                Err(error) => {
+                    warn(&ends.names, &error);
+                    None
+                }
+            };
+        }
+        let is_last = slice.is_last;
+        let bytes = writer.handle_slice(slice);
+        if let Some((open, length)) = &mut file
+            && is_good
+        {
+            let result = append(open, length, bytes).await;
+            is_good = result.map_err(|error| warn(&ends.names, &error)).is_ok();
+        }
+        if is_last {
+            let is_written = match file.take() {
+                Some((open, _)) if is_good => {
+                    let result = finish(open, &ends.names, round).await;
+                    result.map_err(|error| warn(&ends.names, &error)).is_ok()
+                }
+                _ => false,
+            };
+            if ends.written.send(is_written).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+async fn append(
+    file: &BufferedFile,
+    length: &mut u64,
+    bytes: Vec<u8>,
+) -> Result<(), GlommioError<()>> {
+    let wanted = bytes.len();
+    // A short write means that the disk is full; the next one would say so.
+    if file.write_at(bytes, *length).await? != wanted {
+        return Err(io::Error::from(io::ErrorKind::StorageFull).into());
+    }
+    *length += wanted as u64;
+    Ok(())
+}
+
+async fn finish(file: BufferedFile, names: &Names, round: u64) -> Result<(), GlommioError<()>> {
+    file.fdatasync().await?;
+    file.close().await?;
+    glommio::io::rename(names.unfinished(), names.finished(round)).await?;
+    let directory = Directory::open(&names.directory).await?;
+    directory.sync().await?;
+    directory.close().await
 }

@@ -23,6 +23,16 @@ fn small() -> MapConfig {
     }
 }
 
+fn config(driver: MapDriver, snapshot: Option<SnapshotConfig>) -> SpreadConfig {
+    SpreadConfig {
+        map: small(),
+        tick_ms: 50,
+        executors: 2,
+        driver: Some(driver),
+        snapshot,
+    }
+}
+
 /// The drivers that this host must have.
 fn drivers() -> Vec<MapDriver> {
     let has_ring = journal::probe().0 == journal::JournalEngine::Uring;
@@ -83,7 +93,8 @@ fn partitions_on_threads_tell_what_the_map_in_one_thread_tells() {
     for driver in drivers() {
         for count in [1, 2, 3] {
             let mut roster = Roster::new(small(), count).unwrap();
-            let (mut workers, _watch) = start_workers(&small(), count, driver).unwrap();
+            let (mut workers, _watch) =
+                start_workers(&config(driver, None), count, driver).unwrap();
             let mut orders: Vec<_> = (0..count).map(|_| Orders::default()).collect();
             let mut frames = Frames::new();
             for player in 0..PLAYERS {
@@ -96,6 +107,7 @@ fn partitions_on_threads_tell_what_the_map_in_one_thread_tells() {
                     let work = Work {
                         orders: std::mem::take(orders),
                         told: Told::default(),
+                        step: Step::GoOn,
                     };
                     workers.hand_over(index, work);
                 }
@@ -121,7 +133,7 @@ fn partitions_on_threads_tell_what_the_map_in_one_thread_tells() {
 #[test]
 fn the_end_of_a_thread_is_noticed_and_dropping_the_game_ends_all() {
     for driver in drivers() {
-        let (workers, mut watch) = start_workers(&small(), 2, driver).unwrap();
+        let (workers, mut watch) = start_workers(&config(driver, None), 2, driver).unwrap();
         // Orders of a map with more nodes: the second partition panics, as by a bug of ours.
         let mut other = Roster::new(MapConfig::default(), 2).unwrap();
         let mut orders = [Orders::default(), Orders::default()];
@@ -133,22 +145,106 @@ fn the_end_of_a_thread_is_noticed_and_dropping_the_game_ends_all() {
         other.handle_tick(&mut orders);
         let [first, second] = orders;
         for (index, orders) in [first, second].into_iter().enumerate() {
-            let told = Told::default();
-            workers.hand_over(index, Work { orders, told });
+            let (told, step) = (Told::default(), Step::GoOn);
+            workers.hand_over(index, Work { orders, told, step });
         }
         let end = block_on(watch.ended());
         assert!(end.index < 2, "{end}");
         // Joins the other one.
         drop(workers);
 
-        let config = SpreadConfig {
-            map: small(),
-            tick_ms: 50,
-            executors: 2,
-            driver: Some(driver),
-        };
-        let (game, _watch) = SpreadWalk::start(config).unwrap();
+        let (game, _watch) = SpreadWalk::start(config(driver, None)).unwrap();
         assert_eq!(game.driver(), driver);
         drop(game);
+    }
+}
+
+/// Ticks of a map, whose players stand still, until so many rounds are over, good or bad.
+fn ticks_until(
+    (roster, workers, rounds): (&mut Roster, &mut Workers, &mut Rounds),
+    over: u64,
+) -> usize {
+    let count = roster.partitions();
+    let mut orders: Vec<_> = (0..count).map(|_| Orders::default()).collect();
+    let mut now = Time(0);
+    let mut ticks = 0;
+    while rounds.written + rounds.failures < over {
+        now = now.after_ms(10);
+        ticks += 1;
+        assert!(ticks < 200_000, "no round comes to its end");
+        roster.handle_tick(&mut orders);
+        let step = rounds.poll_step(now);
+        for (index, orders) in orders.iter_mut().enumerate() {
+            let work = Work {
+                orders: std::mem::take(orders),
+                told: Told::default(),
+                step,
+            };
+            workers.hand_over(index, work);
+        }
+        for _ in 0..count {
+            let done = block_on(poll_fn(|cx| workers.poll_done(cx))).unwrap();
+            rounds.handle_progress(done.index, done.progress);
+            orders[done.index] = done.orders;
+        }
+    }
+    ticks
+}
+
+#[test]
+fn snapshots_are_written_read_and_bad_ones_are_left_out() {
+    const PLAYERS: u32 = 500;
+    for driver in drivers() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path().join("snapshots");
+        let snapshot = SnapshotConfig {
+            directory: at.clone(),
+            interval_ms: 100,
+        };
+        prepare(&at).unwrap();
+        assert_eq!(restore(&at).unwrap().round, 0);
+        let config = config(driver, Some(snapshot));
+        let mut roster = Roster::new(small(), 2).unwrap();
+        let (mut workers, _watch) = start_workers(&config, 2, driver).unwrap();
+        let mut rounds = Rounds::new(2, 100, 0);
+        for player in 0..PLAYERS {
+            let session = SessionId(player.into());
+            let tag = u64::from(player) * 3;
+            roster.handle_enter(session, tag, place(player, 0)).unwrap();
+        }
+        ticks_until((&mut roster, &mut workers, &mut rounds), 3);
+        assert_eq!((rounds.written, rounds.failures), (3, 0));
+        let restored = restore(&at).unwrap();
+        assert_eq!((restored.round, restored.unreadable), (3, 0));
+        assert_eq!(restored.players.len(), PLAYERS as usize);
+        for (session, standing) in &restored.players {
+            let player = session.0 as u32;
+            assert_eq!(standing.at, place(player, 0));
+            assert_eq!(standing.tag, session.0 * 3);
+        }
+
+        // One file of the last round is torn, one of the round before is changed: the others,
+        // and the torn one's elder, still say where everybody is.
+        let torn = at.join("map-0.0.snapshot");
+        let bytes = std::fs::read(&torn).unwrap();
+        std::fs::write(&torn, &bytes[..bytes.len() - 5]).unwrap();
+        let changed = at.join("map-1.1.snapshot");
+        let mut bytes = std::fs::read(&changed).unwrap();
+        bytes[20] ^= 1;
+        std::fs::write(&changed, bytes).unwrap();
+        let restored = restore(&at).unwrap();
+        assert_eq!((restored.round, restored.unreadable), (3, 2));
+        assert_eq!(restored.players.len(), PLAYERS as usize);
+
+        // A round that cannot be written fails, and is done again when it can.
+        std::fs::rename(&at, directory.path().join("elsewhere")).unwrap();
+        ticks_until((&mut roster, &mut workers, &mut rounds), 4);
+        assert_eq!((rounds.written, rounds.failures), (3, 1));
+        std::fs::create_dir(&at).unwrap();
+        ticks_until((&mut roster, &mut workers, &mut rounds), 5);
+        assert_eq!((rounds.written, rounds.failures), (4, 1));
+        let restored = restore(&at).unwrap();
+        assert_eq!(restored.round, 4, "the failed one under its number");
+        assert_eq!(restored.players.len(), PLAYERS as usize);
     }
 }

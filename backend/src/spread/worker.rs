@@ -5,12 +5,15 @@
 //! answered the last one; a thread that ends before the game does says so, even by a panic.
 
 use std::io;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::task::{Context, Poll};
 use std::thread::{Builder, JoinHandle};
 
 use tokio::sync::mpsc;
 
+use super::rounds::{Progress, Step};
+use super::saver::{Names, Saver, WriterEnds};
 use super::{SpreadError, WorkerEnd, WorkerWatch};
 use crate::map::{Handover, Orders, Partition, Told};
 
@@ -23,6 +26,7 @@ pub(super) struct Work {
     pub(super) orders: Orders,
     /// Empty, to be filled.
     pub(super) told: Told,
+    pub(super) step: Step,
 }
 
 /// A tick is done.
@@ -32,6 +36,7 @@ pub(super) struct Done {
     /// As it came, to be filled again.
     pub(super) orders: Orders,
     pub(super) told: Told,
+    pub(super) progress: Progress,
 }
 
 /// A partition and its ends of the queues.
@@ -44,6 +49,7 @@ pub(super) struct Post {
     handovers: mpsc::Receiver<Handover>,
     /// Empty ones for the next; as many as have come, so at most one for each partition.
     spare: Vec<Handover>,
+    saver: Option<Saver>,
 }
 
 /// Says that a thread is ready, or why it will not be.
@@ -57,6 +63,9 @@ impl Post {
     /// Does what comes until the game is gone, or a peer.
     pub(super) async fn drive(mut self) {
         while let Some(mut work) = self.works.recv().await {
+            if let Some(saver) = &mut self.saver {
+                saver.handle_step(work.step, &mut self.partition);
+            }
             self.partition.handle_orders(&work.orders);
             if self.exchange(&work.orders).await.is_none() {
                 return;
@@ -68,8 +77,18 @@ impl Post {
                 index: self.index(),
                 orders: work.orders,
                 told: work.told,
+                progress: match &mut self.saver {
+                    Some(saver) => saver.progress(&self.partition),
+                    None => Progress::default(),
+                },
             };
             if self.done.send(done).await.is_err() {
+                return;
+            }
+            // After the answer, so that no tick waits for it.
+            if let Some(saver) = &mut self.saver
+                && !saver.copy(&mut self.partition)
+            {
                 return;
             }
         }
@@ -114,7 +133,8 @@ impl Workers {
     /// Starts a thread for each partition, on which `run` is called. Returns when all are ready.
     pub(super) fn start(
         partitions: Vec<Partition>,
-        run: impl Fn(Post, Ready) + Copy + Send + 'static,
+        snapshots: Option<&Path>,
+        run: impl Fn(Post, Option<WriterEnds>, Ready) + Copy + Send + 'static,
     ) -> Result<(Self, WorkerWatch), SpreadError> {
         let count = partitions.len();
         let (done_sender, done) = mpsc::channel(count);
@@ -129,6 +149,9 @@ impl Workers {
         for (partition, handovers) in partitions.into_iter().zip(receivers) {
             let index = partition.index();
             let (work_sender, works) = mpsc::channel(WORKS_MAX);
+            let (saver, writer) = snapshots
+                .map(|directory| Saver::new(Names::new(directory, index)))
+                .unzip();
             let post = Post {
                 partition,
                 works,
@@ -136,6 +159,7 @@ impl Workers {
                 peers: peers.clone(),
                 handovers,
                 spare: Vec::new(),
+                saver,
             };
             let (ready, started) = sync_channel(1);
             let farewell = Farewell {
@@ -146,7 +170,7 @@ impl Workers {
                 .name(format!("map-{index}"))
                 .spawn(move || {
                     let _farewell = farewell;
-                    run(post, ready);
+                    run(post, writer, ready);
                 })
                 .map_err(|error| SpreadError::Worker { index, error })?;
             workers.works.push(work_sender);

@@ -96,6 +96,14 @@ pub struct GameCounts {
     pub tick_us_max: u64,
     /// Longest time that a tick began after it was due, microseconds.
     pub tick_late_us_max: u64,
+    /// Snapshots of the whole map that are on disk.
+    pub snapshots_written: u64,
+    /// Snapshots of which a file could not be written.
+    pub snapshots_failed: u64,
+    /// Files that could not be read at the start.
+    pub snapshots_unreadable: u64,
+    /// Players put back where an earlier process had them.
+    pub players_restored: u64,
     /// Moves that were malformed, off the map, or by one who is not on it.
     pub moves_refused: u64,
     /// Frames that their players were not sent, because these are on their way out.

@@ -5,16 +5,21 @@
 //!
 //! Invariant: a session has at most one player on the map, and none after it has gone.
 
+use protocol::body::Lane;
 use protocol::ids::{MessageId, SessionId};
 use protocol::time::Time;
 use protocol::world::{
-    ENTER, Enter, Entry, MOVE, Move, REFUSED_FULL, REFUSED_HERE_ALREADY, REFUSED_MALFORMED,
-    REFUSED_OUTSIDE, REFUSED_UNKNOWN,
+    ABSENT, ENTER, Enter, Entry, MOVE, Move, REFUSED_FULL, REFUSED_HERE_ALREADY, REFUSED_MALFORMED,
+    REFUSED_OUTSIDE, REFUSED_UNKNOWN, RETURNED,
 };
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::map::{MapError, Roster, Walker};
-use crate::stub::{Context, GameCounts, Request};
+use crate::map::{MapError, Roster, Standing, Walker};
+use crate::stub::{Context, GameCounts, Message, Request};
+
+/// How long after its start a process remembers who stood on the map before, us: gateways open
+/// their sessions again within seconds of its coming.
+const REMEMBERED_US: u64 = 60_000_000;
 
 /// Why a player was not put on the map, as its client is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +41,11 @@ struct Here {
 pub(crate) struct Desk {
     /// At most `players_max`, since each is on the map.
     walkers: FxHashMap<SessionId, Here>,
+    /// Players of an earlier process whose sessions have not come yet.
+    remembered: FxHashMap<SessionId, Standing>,
+    /// Sessions that were told that they are not on the map; once each. They are here, so at most
+    /// as many as the stub has.
+    absent: FxHashSet<SessionId>,
     tick_ms: u16,
     /// While there is somebody.
     next_tick: Option<Time>,
@@ -45,10 +55,12 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    /// A desk without players. A tick takes at least 1 ms.
-    pub(crate) fn new(tick_ms: u16) -> Self {
+    /// A desk without players, but with the memory of some. A tick takes at least 1 ms.
+    pub(crate) fn new(tick_ms: u16, remembered: FxHashMap<SessionId, Standing>) -> Self {
         Self {
             walkers: FxHashMap::default(),
+            remembered,
+            absent: FxHashSet::default(),
             tick_ms: tick_ms.max(1),
             next_tick: None,
             counts: GameCounts::default(),
@@ -70,6 +82,9 @@ impl Desk {
     /// A tick has begun, and takes place.
     pub(crate) fn handle_tick(&mut self, now: Time, roster: &Roster) {
         let late_us = self.late_us(now).unwrap_or(0);
+        if now.0 > REMEMBERED_US && !self.remembered.is_empty() {
+            self.remembered = FxHashMap::default();
+        }
         self.counts.ticks += 1;
         self.counts.tick_late_us_max = self.counts.tick_late_us_max.max(late_us);
         self.counts.ticks_skipped += self.pass_on(late_us, roster);
@@ -120,6 +135,7 @@ impl Desk {
     fn admit(&mut self, roster: &Roster, now: Time, session: SessionId, walker: Walker) -> Entry {
         let since = roster.tick();
         self.walkers.insert(session, Here { walker, since });
+        self.absent.remove(&session);
         let next = now.after_ms(self.tick_ms.into());
         self.next_tick.get_or_insert(next);
         let config = roster.layout().config();
@@ -136,8 +152,47 @@ impl Desk {
         }
     }
 
-    /// A message that wants no answer.
-    pub(crate) fn step(
+    /// A session has come: if its player stood on the map of an earlier process, it stands there
+    /// again, and its client is told.
+    pub(crate) fn restore(
+        &mut self,
+        roster: &mut Roster,
+        context: &mut Context<'_>,
+        session: SessionId,
+    ) {
+        let Some(standing) = self.remembered.remove(&session) else {
+            return;
+        };
+        // Full, or not on the map as it is configured now: its next move is answered.
+        if let Ok(walker) = roster.handle_enter(session, standing.tag, standing.at) {
+            let entry = self.admit(roster, context.now().time, session, walker);
+            self.counts.players_restored += 1;
+            self.reply.clear();
+            entry.encode(&mut self.reply);
+            // One that can't be told any more is going; `disconnected` follows.
+            let _ = context.push(session, Lane::Reliable, RETURNED, &self.reply);
+        }
+    }
+
+    /// A message that wants no answer. Who moves without being on the map is told so, once:
+    /// after a restart its client cannot know.
+    pub(crate) fn handle_message(
+        &mut self,
+        roster: &mut Roster,
+        context: &mut Context<'_>,
+        message: &Message<'_>,
+    ) {
+        let session = message.session;
+        self.step(roster, session, message.message, message.payload);
+        if message.message == MOVE
+            && !self.walkers.contains_key(&session)
+            && self.absent.insert(session)
+        {
+            let _ = context.push(session, Lane::Reliable, ABSENT, &[]);
+        }
+    }
+
+    pub(super) fn step(
         &mut self,
         roster: &mut Roster,
         session: SessionId,
@@ -181,6 +236,7 @@ impl Desk {
 
     /// A session is gone.
     pub(crate) fn leave(&mut self, roster: &mut Roster, session: SessionId) {
+        self.absent.remove(&session);
         if let Some(here) = self.walkers.remove(&session) {
             // It is on the map, as all walkers are.
             let _ = roster.handle_leave(here.walker);

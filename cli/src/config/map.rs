@@ -8,7 +8,7 @@ use backend::map::{
     LEAVE_UNITS_MAX, Layout, MAP_UNITS_MAX, MapConfig, NODE_UNITS_MAX, PARTITIONS_MAX, PLAYERS_MAX,
     TICKS_MAX, UNIT_MM_MAX,
 };
-use backend::spread::MapDriver;
+use backend::spread::{MapDriver, SnapshotConfig};
 use backend::walk::TICK_MS_DEFAULT;
 use protocol::world::VISIBLE_MAX;
 
@@ -25,6 +25,8 @@ pub struct WalkConfig {
     pub executors: u32,
     /// What they run on; `None`: glommio where a probe finds io_uring, else plain threads.
     pub driver: Option<MapDriver>,
+    /// `[map.snapshot]`, if it has a directory.
+    pub snapshot: Option<SnapshotConfig>,
 }
 
 impl WalkConfig {
@@ -75,6 +77,14 @@ impl WalkConfig {
                 ("threads", Some(MapDriver::Threads)),
             ],
         );
+        let directory = reader.optional_path(key("map.snapshot.directory"));
+        // What players may have to walk again when the process is killed; shorter ones write the
+        // whole map more often.
+        let interval_ms = reader.integer(
+            key("map.snapshot.interval_ms"),
+            Some(10_000),
+            100..=3_600_000,
+        );
         if reader.is_good()
             && let Err(wrong) = Layout::new(map.clone())
         {
@@ -92,6 +102,10 @@ impl WalkConfig {
             tick_ms: u16::try_from(tick_ms).unwrap_or(TICK_MS_DEFAULT),
             executors,
             driver,
+            snapshot: directory.map(|directory| SnapshotConfig {
+                directory,
+                interval_ms,
+            }),
         }
     }
 }

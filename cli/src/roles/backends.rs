@@ -107,6 +107,7 @@ fn open_by_kind(config: &GameConfig) -> anyhow::Result<(Running, Arc<GameCounter
                 tick_ms: walk.tick_ms,
                 executors: executors(walk.executors),
                 driver: walk.driver,
+                snapshot: walk.snapshot.clone(),
             };
             let (game, watch) = SpreadWalk::start(spread)?;
             open_one(config, game, Some(watch))

@@ -5,6 +5,7 @@ mod center;
 mod game;
 mod gateway;
 mod keys;
+mod map;
 
 use crate::cluster::Cluster;
 use crate::cluster::player::Player;

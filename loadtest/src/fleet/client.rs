@@ -12,7 +12,7 @@ use protocol::token::{Claims, issue};
 use protocol::world::{Entry, MOVE};
 use rand_core::RngCore as _;
 
-use super::walk::{Walker, World};
+use super::walk::{Restart, Walker, World};
 use super::{Command, Fleet, MESSAGE, Stage};
 use crate::ledger::{Ledger, Reply};
 use crate::messages::WorkerPlan;
@@ -33,6 +33,8 @@ pub(super) struct Seen {
     pub closed: Option<Closed>,
     /// What the map says to the request to be put on it.
     pub entry: Option<Result<Entry, ()>>,
+    /// What the map says after the game was started anew.
+    pub restart: Option<Restart>,
 }
 
 /// Judges events of one client.

@@ -20,7 +20,8 @@ use protocol::ids::GroupId;
 use protocol::time::Time;
 use protocol::world::path::{Walk, field_units};
 use protocol::world::{
-    Belief, CHANGES, Changes, ENTER, Enter, Entry, MOVE, Move, POSITIONS, Point, Positions,
+    ABSENT, Belief, CHANGES, Changes, ENTER, Enter, Entry, MOVE, Move, POSITIONS, Point, Positions,
+    RETURNED,
 };
 
 use super::client::Judge;
@@ -77,7 +78,20 @@ struct Answer {
 #[derive(Debug, Default)]
 pub(super) struct Walker {
     is_here: bool,
+    /// It was on a map that is no more, and has asked to be put on the new one.
+    is_entering_again: bool,
+    /// The map was started anew at least once.
+    has_returned: bool,
     belief: Belief,
+}
+
+/// What the map says to a client after the game was started anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Restart {
+    /// Its player was put back.
+    Returned(Entry),
+    /// Its player is not there.
+    Absent,
 }
 
 impl Walker {
@@ -122,6 +136,21 @@ impl World {
         let client = tag as u32;
         let is_ours = tag >> 32 == u64::from(self.run) && (client as usize) < self.places.len();
         is_ours.then_some(client)
+    }
+
+    /// What a client says to be put on the map where its step ends. `None`: not yet.
+    fn enter_at(&self, client: u32, step: u32) -> Option<Enter> {
+        let at = match &self.map {
+            Some((_, walk)) => walk.at(u64::from(client), step),
+            // Only the map tells how large the field is to be: one goes first, to the one place
+            // that every map has, and tells the others.
+            None if self.pioneer.is_none() => Point { x: 0, y: 0 },
+            None => return None,
+        };
+        Some(Enter {
+            tag: self.tag(client),
+            at,
+        })
     }
 
     /// The move of a client.
@@ -245,9 +274,22 @@ impl Judge<'_> {
         }
         match (header.kind, header.lane, header.message) {
             (MessageKind::Reply, _, ENTER) => match Entry::decode(payload) {
-                Ok(entry) => self.seen.entry = Some(Ok(entry)),
+                Ok(entry) => {
+                    self.forget_view();
+                    self.seen.entry = Some(Ok(entry));
+                }
                 Err(_) => self.seen.entry = Some(Err(())),
             },
+            (MessageKind::Message, Lane::Reliable, RETURNED) => match Entry::decode(payload) {
+                Ok(entry) => {
+                    self.forget_view();
+                    self.seen.restart = Some(Restart::Returned(entry));
+                }
+                Err(_) => self.tally.error("content"),
+            },
+            (MessageKind::Message, Lane::Reliable, ABSENT) if payload.is_empty() => {
+                self.seen.restart = Some(Restart::Absent);
+            }
             (MessageKind::Error, ..) => self.seen.entry = Some(Err(())),
             (MessageKind::Message, Lane::Reliable, CHANGES) => match Changes::decode(payload) {
                 Ok(changes) => self.changes(&changes),
@@ -260,6 +302,13 @@ impl Judge<'_> {
                 }
             }
             _ => self.tally.error("content"),
+        }
+    }
+
+    /// The view begins empty; what follows is of the new map.
+    fn forget_view(&mut self) {
+        if let Some(walker) = self.walker.as_deref_mut() {
+            walker.belief = Belief::default();
         }
     }
 
@@ -344,16 +393,8 @@ impl Fleet {
             return;
         }
         let number = self.plan.first + index;
-        let at = match &world.map {
-            Some((_, walk)) => walk.at(u64::from(number), 0),
-            // Only the map tells how large the field is to be: one goes first, to the one place
-            // that every map has, and tells the others.
-            None if world.pioneer.is_none() => Point { x: 0, y: 0 },
-            None => return,
-        };
-        let enter = Enter {
-            tag: world.tag(number),
-            at,
+        let Some(enter) = world.enter_at(number, 0) else {
+            return;
         };
         self.payload.clear();
         enter.encode(&mut self.payload);
@@ -367,12 +408,87 @@ impl Fleet {
         }
     }
 
+    /// The game was started anew under a client.
+    pub(super) fn handle_restart(&mut self, index: u32, restart: Restart, now: Time) {
+        let (Some(world), slot) = (&mut self.world, &mut self.slots[index as usize]) else {
+            return;
+        };
+        let Some(walker) = slot.walker.as_mut() else {
+            self.tally.error("content");
+            return;
+        };
+        match restart {
+            Restart::Returned(entry) => {
+                walker.has_returned = true;
+                walker.is_entering_again = false;
+                if walker.is_here {
+                    self.send_place(index, now);
+                } else {
+                    // What it had asked for had been done; the answer was lost.
+                    self.handle_entry(index, Ok(entry), now);
+                }
+            }
+            // Before its first answer it is not there, and waits for it.
+            Restart::Absent if !walker.is_here || walker.is_entering_again => {}
+            Restart::Absent => {
+                let number = self.plan.first + index;
+                let step = slot.ledger.sent();
+                let (Some(enter), Some(client)) =
+                    (world.enter_at(number, step), slot.client.as_mut())
+                else {
+                    return;
+                };
+                walker.is_entering_again = true;
+                self.payload.clear();
+                enter.encode(&mut self.payload);
+                let group = GroupId(self.plan.group);
+                if client.request(group, ENTER, &self.payload).is_err() {
+                    self.tally.error("not_sent");
+                }
+                self.mark(index);
+            }
+        }
+    }
+
+    /// Tells the map reliably where a client is by now.
+    fn send_place(&mut self, index: u32, now: Time) {
+        let slot = &mut self.slots[index as usize];
+        let (Some(world), Some(client)) = (&self.world, slot.client.as_mut()) else {
+            return;
+        };
+        world.encode_move(
+            self.plan.first + index,
+            slot.ledger.sent(),
+            &mut self.payload,
+        );
+        let group = GroupId(self.plan.group);
+        let (payload, shared) = (&self.payload, &mut self.shared);
+        if client
+            .send(now, Lane::Reliable, group, MOVE, payload, shared)
+            .is_err()
+        {
+            self.tally.error("not_sent");
+        }
+        self.mark(index);
+    }
+
     /// The map has answered a client.
     pub(super) fn handle_entry(&mut self, index: u32, answer: Result<Entry, ()>, now: Time) {
         let Some(world) = &mut self.world else {
             return;
         };
         let slot = &mut self.slots[index as usize];
+        if let Some(walker) = slot.walker.as_mut() {
+            let again = std::mem::take(&mut walker.is_entering_again);
+            if again && answer.is_ok() {
+                self.send_place(index, now);
+                return;
+            }
+            // It was asked for before the game was started anew, which has put it back.
+            if answer.is_err() && walker.is_here && walker.has_returned {
+                return;
+            }
+        }
         let (Ok(entry), Some(walker)) = (answer, slot.walker.as_mut()) else {
             self.tally.error("enter_refused");
             world.refused += 1;
@@ -397,22 +513,7 @@ impl Fleet {
             };
             world.map = Some((entry, walk));
             // To where the others begin.
-            world.encode_move(self.plan.first + index, 0, &mut self.payload);
-            if let Some(client) = slot.client.as_mut() {
-                let group = GroupId(self.plan.group);
-                let sent = client.send(
-                    now,
-                    Lane::Reliable,
-                    group,
-                    MOVE,
-                    &self.payload,
-                    &mut self.shared,
-                );
-                if sent.is_err() {
-                    self.tally.error("not_sent");
-                }
-            }
-            self.mark(index);
+            self.send_place(index, now);
             for other in 0..self.slots.len() as u32 {
                 self.enter_map(other);
             }

@@ -124,6 +124,7 @@ fn a_map_spread_over_threads_leaves_nothing_to_report_on_either_driver() {
             tick_ms: TICK_MS_DEFAULT,
             executors: 2,
             driver: configured,
+            snapshot: None,
         };
         let (game, _watch) = SpreadWalk::start(config).expect("a map");
         assert_eq!(game.driver(), driver);

@@ -62,6 +62,14 @@ pub enum Command {
         sallyport loadtest compare before.json after.json\n\n\
         Exits 0 only if all clients connected and nothing was lost, doubled, reordered or wrong.")]
     Loadtest(Box<loadtest::LoadtestCommand>),
+    /// Be a bad network between clients and a gateway, for tests
+    #[command(after_help = "Examples:\n  \
+        sallyport impair 127.0.0.1:7000 --listen 127.0.0.1:7900 --delay-ms 50 --jitter-ms 20 --loss 5\n  \
+        sallyport impair 127.0.0.1:7000 --protocol udp --reorder 10 --duplicate 2 --rate 50000\n  \
+        sallyport impair 127.0.0.1:7000 --cut-every 10 --cut-silent 2 --duration 300\n\n\
+        Clients connect to the address that its first line tells. It ends by --duration, SIGTERM or\n\
+        Ctrl-C, says what it has seen, and exits 0.")]
+    Impair(impair::ImpairArgs),
     /// Make a key
     #[command(after_help = "Examples:\n  \
         sallyport keygen gateway --out gateway.key       clients pin what it prints\n  \

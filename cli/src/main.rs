@@ -12,6 +12,7 @@ mod check;
 mod config;
 mod dev;
 mod doctor;
+mod impair;
 mod keygen;
 mod keys;
 mod logging;
@@ -60,6 +61,7 @@ fn dispatch(command: Command) -> anyhow::Result<Verdict> {
     match command {
         Command::Loadtest(arguments) => Ok(Verdict::Code(loadtest::run_command(&arguments))),
         Command::LoadtestWorker => Ok(Verdict::Code(loadtest::worker_main())),
+        Command::Impair(arguments) => impair::run(&arguments),
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Token(arguments) => token::run(&arguments.command),
         Command::Check(arguments) => check::check(&arguments),

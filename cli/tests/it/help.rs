@@ -14,6 +14,7 @@ fn every_command_has_help_with_examples() {
         &["game"],
         &["loadtest"],
         &["loadtest", "compare"],
+        &["impair"],
         &["keygen"],
         &["token"],
         &["token", "issue"],

@@ -11,6 +11,7 @@ mod docs;
 mod faults;
 mod front;
 mod help;
+mod impair;
 mod keys;
 mod launch;
 mod roles;

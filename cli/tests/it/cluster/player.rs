@@ -3,7 +3,7 @@
 //! nothing of what a test does to others.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -75,7 +75,12 @@ impl Player {
 
     /// Connects with a token; login is under way.
     pub fn connect(cluster: &Cluster, token: String) -> Self {
-        let stream = TcpStream::connect(cluster.address()).expect("the gateway accepts");
+        Self::connect_at(cluster, cluster.address(), token)
+    }
+
+    /// The same through whatever listens at `address`.
+    pub fn connect_at(cluster: &Cluster, address: SocketAddr, token: String) -> Self {
+        let stream = TcpStream::connect(address).expect("something accepts");
         stream.set_nodelay(true).expect("a socket");
         stream.set_read_timeout(Some(LOOK)).expect("a socket");
         let origin = Instant::now();

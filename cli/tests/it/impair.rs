@@ -1,0 +1,116 @@
+//! `impair` as a user sees it: a gateway behind it, wrong arguments, its end.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::cluster::Cluster;
+use crate::cluster::player::Player;
+use crate::{run, sallyport};
+
+/// A proxy of this test; killed with it.
+struct Proxy {
+    child: Child,
+    out: BufReader<ChildStdout>,
+    address: SocketAddr,
+}
+
+impl Proxy {
+    fn start(target: SocketAddr, arguments: &[&str]) -> Self {
+        let target = target.to_string();
+        let arguments: Vec<&str> = ["impair", &target]
+            .into_iter()
+            .chain(arguments.iter().copied())
+            .collect();
+        let mut child = sallyport(Path::new("."), &arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut line = String::new();
+        out.read_line(&mut line).expect("its first line");
+        let address = line
+            .strip_prefix("impair listen=")
+            .and_then(|line| line.split(' ').next())
+            .and_then(|address| address.parse().ok())
+            .unwrap_or_else(|| panic!("no address in {line:?}"));
+        Self {
+            child,
+            out,
+            address,
+        }
+    }
+
+    /// Waits for its end; gives its last line.
+    fn end(&mut self) -> String {
+        let mut rest = String::new();
+        self.out.read_to_string(&mut rest).expect("its output");
+        assert_eq!(self.child.wait().expect("its end").code(), Some(0));
+        rest
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_player_plays_through_a_bad_network() {
+    let cluster = Cluster::start(&[], &[], &[]);
+    let arguments = ["--delay-ms", "20", "--jitter-ms", "5", "--loss", "1"];
+    let mut proxy = Proxy::start(cluster.address(), &arguments);
+    let mut player = Player::connect_at(&cluster, proxy.address, cluster.token("far"));
+    player.wait("login", |seen| seen.session.is_some() && seen.ups > 0);
+    for number in 1..=10_usize {
+        let asked = Instant::now();
+        player.request(b"far away");
+        player.wait("its reply", |seen| seen.replies.len() == number);
+        assert!(asked.elapsed() >= Duration::from_millis(30));
+    }
+    let pid = Pid::from_child(&proxy.child);
+    kill_process(pid, Signal::TERM).expect("it runs");
+    let last = proxy.end();
+    assert!(
+        last.starts_with("impair connections=1 ") && last.contains(" refused=0 "),
+        "{last}"
+    );
+}
+
+#[test]
+fn it_ends_by_itself_when_it_is_told_to() {
+    let target = "127.0.0.1:9".parse().expect("an address");
+    let mut proxy = Proxy::start(target, &["--duration", "0.2"]);
+    assert!(proxy.end().contains("connections=0"));
+}
+
+#[test]
+fn wrong_arguments_say_what_to_write() {
+    for (arguments, expected) in [
+        (&["impair"][..], "TARGET"),
+        (&["impair", "nowhere"], "such as 127.0.0.1:7000"),
+        (&["impair", "127.0.0.1:1", "--loss", "101"], "from 0 to 100"),
+        (
+            &["impair", "127.0.0.1:1", "--delay-ms", "x"],
+            "not a number",
+        ),
+        (
+            &["impair", "127.0.0.1:1", "--cut-silent", "1"],
+            "--cut-every",
+        ),
+        (
+            &["impair", "127.0.0.1:1", "--listen", "192.0.2.1:1"],
+            "--listen",
+        ),
+    ] {
+        let outcome = run(Path::new("."), arguments);
+        assert_eq!(outcome.code, 2, "{arguments:?}");
+        assert!(outcome.err.contains(expected), "{}", outcome.err);
+    }
+}

@@ -4,6 +4,7 @@
 //! the links, and the shard's core. Each shard is one pinned thread with one
 //! blocking point, the reactor, which the engine wakes through its descriptor.
 
+mod pace;
 mod uplinks;
 
 use std::future::{Future, poll_fn};
@@ -30,6 +31,7 @@ use crate::engine::epoll::EpollEngine;
 use crate::engine::uring::UringEngine;
 use crate::engine::{self, ClosedBy, ConnId, Engine, EngineConfig, EngineKind, Events};
 use crate::shard::{Action, Notice, Shard, ShardConfig};
+use pace::Pace;
 use uplinks::Uplinks;
 
 /// Events that one turn takes from the engine; bounds how long the uplinks and
@@ -438,6 +440,7 @@ struct ShardDriver<E: Engine> {
     status: Arc<Status>,
     stop: Arc<Stop>,
     draining: bool,
+    pace: Pace,
     sleep: Pin<Box<Sleep>>,
     sleep_until: Option<Time>,
 }
@@ -499,6 +502,7 @@ impl<E: Engine> ShardDriver<E> {
             status: setup.status,
             stop: setup.stop,
             draining: false,
+            pace: Pace::default(),
             sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
             sleep_until: None,
         })
@@ -521,11 +525,18 @@ impl<E: Engine> ShardDriver<E> {
             if busy {
                 // Lets QUIC's tasks run; the sockets are looked at in between.
                 tokio::task::yield_now().await;
-                poll_fn(|cx| {
-                    self.poll_uplinks(cx);
-                    Poll::Ready(())
-                })
-                .await;
+                self.poll_uplinks_once().await;
+                continue;
+            }
+            if let Some(wait) = self.pace() {
+                // What this turn appended leaves before the wait.
+                self.poll_uplinks_once().await;
+                tokio::task::yield_now().await;
+                std::thread::sleep(wait);
+                // The first looks at the sockets, the second lets QUIC read them.
+                tokio::task::yield_now().await;
+                tokio::task::yield_now().await;
+                self.poll_uplinks_once().await;
                 continue;
             }
             self.set_sleep();
@@ -627,6 +638,20 @@ impl<E: Engine> ShardDriver<E> {
     fn poll_uplinks(&mut self, cx: &mut std::task::Context<'_>) -> bool {
         let now = self.clock.now();
         self.uplinks.poll(cx, now, &mut self.shard)
+    }
+
+    async fn poll_uplinks_once(&mut self) {
+        poll_fn(|cx| {
+            self.poll_uplinks(cx);
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// How long to wait before the next turn, if the load makes that pay.
+    fn pace(&mut self) -> Option<Duration> {
+        let frames = self.counters.frames_received.value() + self.counters.frames_sent.value();
+        self.pace.wait(self.clock.now().time, frames)
     }
 
     fn set_sleep(&mut self) {

@@ -48,7 +48,9 @@ impl Partition {
         for stray in copying.strays.drain(..) {
             stray.encode(out);
         }
-        while out.len() < SLICE_PLAYERS * PLAYER_BYTES
+        // Beside them, however many they are: a crowd on the move must not keep the nodes waiting.
+        let full = out.len() + SLICE_PLAYERS * PLAYER_BYTES;
+        while out.len() < full
             && let Some(node) = self.nodes.get(copying.nodes)
         {
             node.standings(self.tick, &mut |standing| standing.encode(out));

@@ -332,6 +332,9 @@ impl Shard {
             self.end_session(now, &mut connection, CloseReason::PeerClosed);
         }
         connection.reassembly.release(&mut self.buffers);
+        if let Some(front) = &mut connection.front {
+            front.release(&mut self.buffers);
+        }
         self.buffers.give(std::mem::take(&mut connection.out));
     }
 
@@ -506,6 +509,10 @@ impl Shard {
             if connection.in_flight_bytes > 0 {
                 continue;
             }
+            if let Some(front) = &mut connection.front {
+                let last = matches!(connection.phase, Phase::Closing);
+                front.wrap(&mut connection.out, last, &mut self.buffers);
+            }
             if connection.out.is_empty() {
                 if matches!(connection.phase, Phase::Closing) && !connection.shut {
                     connection.shut = true;
@@ -559,7 +566,16 @@ impl Shard {
             if connection.out.capacity() == 0 {
                 connection.out = self.buffers.take();
             }
-            if handshaking {
+            let carries_frames = match &mut connection.front {
+                None => true,
+                Some(front) => {
+                    front.end(reason);
+                    front.carries_frames()
+                }
+            };
+            if !carries_frames {
+                // The front says it in its own words.
+            } else if handshaking {
                 handshake::reject(reason, now.time.wire_ms(), &mut connection.out);
             } else {
                 // A peer that broke the rules is told what it broke, no more.

@@ -141,6 +141,8 @@ impl Scenario {
 pub enum Transport {
     /// TCP
     Tcp,
+    /// WebSocket, on the same port
+    Ws,
 }
 
 impl Transport {
@@ -148,6 +150,7 @@ impl Transport {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
+            Self::Ws => "ws",
         }
     }
 }

@@ -23,8 +23,9 @@ use gateway::engine::{ClosedBy, ConnId};
 use protocol::client::{Client, Shared};
 use protocol::ids::MessageId;
 use protocol::time::{Now, Time};
+use protocol::websocket::client::{ClientEnd, Received};
 use rand_chacha::ChaCha20Rng;
-use rand_core::SeedableRng as _;
+use rand_core::{RngCore as _, SeedableRng as _};
 
 use crate::ledger::Ledger;
 use crate::messages::WorkerPlan;
@@ -124,6 +125,8 @@ struct Slot {
     has_more: bool,
     conn: Option<ConnId>,
     client: Option<Box<Client>>,
+    /// What its frames travel in, where that is a WebSocket.
+    websocket: Option<Box<ClientEnd>>,
     ledger: Ledger,
     /// In `walk`, from its request to be put on the map on.
     walker: Option<Box<Walker>>,
@@ -222,6 +225,7 @@ impl Fleet {
             has_more: false,
             conn: None,
             client: None,
+            websocket: None,
             ledger: Ledger::default(),
             walker: None,
             due: 0,
@@ -348,7 +352,13 @@ impl Fleet {
         if let Some(index) = self.index_of(conn) {
             match self.new_client(index, now) {
                 Ok(client) => {
+                    let websocket = self.plan.websocket.then(|| {
+                        let mut random = [0; 16];
+                        self.rng.fill_bytes(&mut random);
+                        Box::new(ClientEnd::new(&self.plan.target.to_string(), random))
+                    });
                     let slot = &mut self.slots[index as usize];
+                    slot.websocket = websocket;
                     slot.client = Some(Box::new(client));
                     slot.stage = Stage::LoggingIn;
                     self.mark(index);
@@ -363,10 +373,38 @@ impl Fleet {
         let Some(index) = self.index_of(conn) else {
             return;
         };
+        match self.slots[index as usize].websocket.take() {
+            None => self.handle_stream(index, data, now),
+            Some(mut websocket) => {
+                self.handle_messages(index, &mut websocket, data, now);
+                self.slots[index as usize].websocket = Some(websocket);
+            }
+        }
+        self.mark(index);
+    }
+
+    fn handle_stream(&mut self, index: u32, data: &mut [u8], now: Time) {
         self.with_client(index, now, |client, shared, judge| {
             client.handle_received(now, data, shared, &mut |event| judge.handle(event));
         });
-        self.mark(index);
+    }
+
+    /// Takes the frames out of what a WebSocket brought.
+    fn handle_messages(
+        &mut self,
+        index: u32,
+        websocket: &mut ClientEnd,
+        mut data: &mut [u8],
+        now: Time,
+    ) {
+        loop {
+            match websocket.next(&mut data, &mut self.shared.buffers) {
+                Ok(Some(Received::Message(frame))) => self.handle_stream(index, frame, now),
+                Ok(Some(_)) => {}
+                Ok(None) => return,
+                Err(_) => return self.end(index, "websocket_refused", now),
+            }
+        }
     }
 
     /// A buffer is back.

@@ -43,6 +43,8 @@ pub struct WorkerPlan {
     pub drain_ms: u64,
     /// Seed of order and content.
     pub seed: u64,
+    /// Frames travel in messages of a WebSocket.
+    pub websocket: bool,
     /// Lane of the sends.
     pub lane: LaneName,
     /// Group of the sends.

@@ -27,6 +27,7 @@ pub mod stream;
 pub mod time;
 pub mod token;
 pub mod uplink;
+pub mod websocket;
 pub mod world;
 
 #[cfg(test)]

@@ -64,6 +64,8 @@ close_reasons! {
     KeyExhausted = 13, "key_exhausted", Peer, "the peer did not change its key in time";
     ProxyUntrusted = 14, "proxy_untrusted", Peer, "a connection that has to come through a balancer came from elsewhere";
     BadProxyHeader = 15, "bad_proxy_header", Peer, "the PROXY header is missing, malformed or too long";
+    BadUpgrade = 16, "bad_upgrade", Peer, "an HTTP request is not one for a WebSocket that is taken here";
+    BadWebsocket = 17, "bad_websocket", Peer, "a WebSocket frame is malformed, or a message is text";
     HandshakeTimeout = 20, "handshake_timeout", Peer, "the handshake was not done before its deadline";
     LoginTimeout = 21, "login_timeout", Peer, "login was not done before its deadline";
     IdleTimeout = 22, "idle_timeout", Nobody, "nothing was heard for the idle timeout";

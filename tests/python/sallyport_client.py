@@ -399,12 +399,20 @@ class Client:
 
     def write_raw(self, data):
         """Puts bytes on the socket behind everything sent so far."""
-        self.unsent += self.connection.poll_output() + data
+        self.unsent += self.to_socket(self.connection.poll_output()) + data
+
+    def to_socket(self, data):
+        """What goes to the socket for these frames, and for the transport itself."""
+        return data
+
+    def from_socket(self, data):
+        """The frames in what came from the socket."""
+        return data
 
     def turn(self, timeout_s):
         """One turn of the loop: writes, reads and timers, waiting at most `timeout_s`."""
         connection = self.connection
-        self.unsent += connection.poll_output()
+        self.unsent += self.to_socket(connection.poll_output())
         deadline_ms = connection.poll_deadline_ms()
         if deadline_ms is not None:
             timeout_s = min(timeout_s, max(0.0, (deadline_ms - steady_ms()) / 1000))
@@ -419,7 +427,7 @@ class Client:
                 if not data:
                     self.ended = True
                 else:
-                    connection.handle_bytes(data, steady_ms())
+                    connection.handle_bytes(self.from_socket(data), steady_ms())
         except BlockingIOError:
             pass
         except (ConnectionResetError, BrokenPipeError):

@@ -5,6 +5,8 @@
 Invariant: a vector that this file does not understand is a failure, never skipped.
 """
 
+import base64
+import hashlib
 import json
 import os
 import pathlib
@@ -19,7 +21,7 @@ import sallyport_wire as wire
 DIRECTORY = pathlib.Path(
     os.environ.get("SALLYPORT_VECTORS", pathlib.Path(__file__).parents[2] / "docs" / "vectors")
 )
-SECTIONS = {"handshake", "frames", "rekey", "token", "bad"}
+SECTIONS = {"handshake", "frames", "rekey", "token", "bad", "websocket"}
 BYTE_FIELDS = {"channel", "device", "credential", "text", "payload"}
 
 
@@ -58,6 +60,22 @@ class Vectors(unittest.TestCase):
             with self.subTest(file):
                 self.assertEqual(content["version"], 1)
                 self.assertLessEqual(set(content), SECTIONS | {"version"})
+
+    def test_websocket(self):
+        for label, v in self.section("websocket"):
+            with self.subTest(label):
+                digest = hashlib.sha1(v["key"].encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11")
+                self.assertEqual(base64.b64encode(digest.digest()).decode(), v["accept"])
+                for side in ("client", "gateway"):
+                    frame, mask = bytes.fromhex(v[side]["frame"]), v[side].get("mask")
+                    self.assertLess(len(frame), 126)
+                    if mask is None:
+                        message = bytes([0x82, len(frame)]) + frame
+                    else:
+                        mask = bytes.fromhex(mask)
+                        masked = bytes(byte ^ mask[i % 4] for i, byte in enumerate(frame))
+                        message = bytes([0x82, 0x80 | len(frame)]) + mask + masked
+                    self.assertEqual(message.hex(), v[side]["message"])
 
     def test_handshake_as_client(self):
         for label, v in self.section("handshake"):

@@ -8,6 +8,7 @@
 mod bad;
 mod good;
 mod seal;
+mod websocket;
 
 use anyhow::{Context, anyhow};
 use base64::Engine;
@@ -100,10 +101,14 @@ struct BadFile {
     bad: Vec<bad::Bad>,
 }
 
-/// The four files.
+/// The five files.
 pub fn artifacts() -> anyhow::Result<Vec<Artifact>> {
     let (handshake, keys) = handshake()?;
     let (token, token_text) = token()?;
+    let handshake_frames = [
+        handshake.hello_frame.clone(),
+        handshake.welcome_frame.clone(),
+    ];
     Ok(vec![
         file(
             "docs/vectors/handshake.json",
@@ -127,6 +132,10 @@ pub fn artifacts() -> anyhow::Result<Vec<Artifact>> {
                 version: 1,
                 bad: bad::frames()?,
             },
+        )?,
+        file(
+            "docs/vectors/websocket.json",
+            &websocket::file(&handshake_frames)?,
         )?,
     ])
 }

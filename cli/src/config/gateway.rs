@@ -57,6 +57,8 @@ pub struct GatewayListenConfig {
     pub proxy_required: bool,
     /// Who is believed what it says about a client's address.
     pub proxy_trusted: Vec<IpNet>,
+    /// Origins of pages that may open a WebSocket; all, if it is empty.
+    pub websocket_origins: Vec<String>,
 }
 
 /// `[engine]`.
@@ -210,6 +212,7 @@ impl GatewayListenConfig {
                 &[("off", false), ("required", true)],
             ),
             proxy_trusted: reader.networks(key("listen.proxy_trusted")),
+            websocket_origins: reader.origins(key("listen.websocket_origins")),
         };
         if listen.proxy_required && listen.proxy_trusted.is_empty() {
             reader.problem_at(

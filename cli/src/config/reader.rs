@@ -262,6 +262,19 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// A list of origins of web pages.
+    pub fn origins(&mut self, key: Key) -> Vec<String> {
+        self.list(key, |text| {
+            let host = text
+                .strip_prefix("https://")
+                .or_else(|| text.strip_prefix("http://"));
+            let good = host.is_some_and(|host| !host.is_empty() && !host.contains(['/', ' ']));
+            good.then(|| text.to_owned()).ok_or_else(|| {
+                "origins, such as \"https://game.example\" or \"http://localhost:8080\"".to_owned()
+            })
+        })
+    }
+
     /// How many entries the array of tables at `path` has.
     pub fn tables(&mut self, path: &str) -> usize {
         let Some(node) = self.root.at(path) else {

@@ -172,6 +172,7 @@ fn settings(config: &GatewayConfig) -> anyhow::Result<Settings> {
             front: FrontConfig {
                 proxy_required: config.listen.proxy_required,
                 trusted: Trust::new(config.listen.proxy_trusted.clone()),
+                origins: config.listen.websocket_origins.clone(),
             },
         },
         shards: u32::try_from(shards).unwrap_or(1),

@@ -1,8 +1,9 @@
 //! What comes before the frames, over real sockets: PROXY headers, also those
-//! that a real HAProxy writes.
+//! that a real HAProxy writes, and WebSocket.
 
 mod haproxy;
 mod proxy;
+mod websocket;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 

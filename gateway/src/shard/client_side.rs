@@ -9,10 +9,9 @@ use protocol::cipher::{Opener, Sealer};
 use protocol::frame::{FLAG_COMPRESSED, Header};
 use protocol::handshake::{self, Parameters};
 use protocol::ids::GroupId;
-use protocol::limits::{
-    FRAME_BYTES_MAX, HELLO_FRAME_BYTES_MAX, LOGIN_FRAME_BYTES_MAX, TIMESTAMP_FAILURES_MAX,
-};
+use protocol::limits::{FRAME_BYTES_MAX, LOGIN_FRAME_BYTES_MAX, TIMESTAMP_FAILURES_MAX};
 use protocol::reason::{CloseReason, DropReason};
+use protocol::reassembly::BadLength;
 use protocol::time::Now;
 use protocol::uplink;
 
@@ -30,7 +29,7 @@ struct Forward<'a> {
 
 impl Shard {
     /// Bytes from a client; frames are opened in place.
-    pub fn handle_received(&mut self, now: Now, id: ConnId, mut data: &mut [u8]) {
+    pub fn handle_received(&mut self, now: Now, id: ConnId, data: &mut [u8]) {
         let Some(mut connection) = self.take(id) else {
             return;
         };
@@ -41,9 +40,10 @@ impl Shard {
         } else {
             let mut pause_us = 0;
             if connection.front.is_some() {
-                end = self.handle_front(&mut connection, &mut data).err();
-            }
-            if end.is_none() && connection.front.is_none() {
+                end = self
+                    .handle_front(now, &mut connection, data, &mut pause_us)
+                    .err();
+            } else {
                 end = self
                     .handle_stream(now, &mut connection, data, &mut pause_us)
                     .err();
@@ -55,7 +55,7 @@ impl Shard {
                 self.actions.push_back(Action::Pause(id));
             }
         }
-        let sends = !connection.out.is_empty();
+        let sends = connection.has_output();
         self.connections[id.index as usize] = Some(connection);
         if sends {
             self.list_for_send(id);
@@ -66,7 +66,7 @@ impl Shard {
     }
 
     /// Bytes of frames, one after the other.
-    fn handle_stream(
+    pub(super) fn handle_stream(
         &mut self,
         now: Now,
         connection: &mut Connection,
@@ -76,15 +76,14 @@ impl Shard {
         let mut reassembly = std::mem::take(&mut connection.reassembly);
         let mut end = Ok(());
         while end.is_ok() {
-            let frame_bytes_max = match connection.phase {
-                Phase::Hello => HELLO_FRAME_BYTES_MAX,
-                Phase::Session(_) => FRAME_BYTES_MAX,
-                _ => LOGIN_FRAME_BYTES_MAX,
-            };
+            let frame_bytes_max = connection.frame_bytes_max();
             match reassembly.next(&mut data, frame_bytes_max, &mut self.buffers) {
                 Ok(Some(frame)) => end = self.handle_frame(now, connection, frame, pause_us),
                 Ok(None) => break,
-                Err(_) => end = Err(CloseReason::BadLength),
+                Err(BadLength(length)) => {
+                    connection.reassembly = reassembly;
+                    return self.handle_bad_length(now, connection, length, data, pause_us);
+                }
             }
         }
         connection.reassembly = reassembly;
@@ -92,28 +91,14 @@ impl Shard {
     }
 
     /// One whole frame, whose length is within its bounds.
-    fn handle_frame(
+    pub(super) fn handle_frame(
         &mut self,
         now: Now,
         connection: &mut Connection,
         frame: &mut [u8],
         pause_us: &mut u64,
     ) -> Result<(), CloseReason> {
-        let frames = connection.frames.charge(self.config.frames, 1, now.time);
-        let bytes = connection
-            .bytes
-            .charge(self.config.bytes, frame.len() as u32, now.time);
-        let mut above = false;
-        for charged in [frames, bytes] {
-            match charged {
-                Charged::Within => {}
-                Charged::Above { pause_us: pause } => {
-                    above = true;
-                    *pause_us = pause.max(*pause_us);
-                }
-                Charged::FarAbove => return Err(CloseReason::RateExceeded),
-            }
-        }
+        let above = self.charge(now, connection, frame.len(), pause_us)?;
         let Some(ciphers) = &mut connection.ciphers else {
             return self.handle_hello(now, connection, frame);
         };
@@ -145,6 +130,33 @@ impl Shard {
             return Ok(());
         }
         self.handle_body(now, connection, body, opened.body, compressed)
+    }
+
+    /// Charges a frame of so many bytes to the connection's rates. Whether it is
+    /// above one of them, which makes the pause longer.
+    pub(super) fn charge(
+        &self,
+        now: Now,
+        connection: &mut Connection,
+        bytes: usize,
+        pause_us: &mut u64,
+    ) -> Result<bool, CloseReason> {
+        let frames = connection.frames.charge(self.config.frames, 1, now.time);
+        let bytes = connection
+            .bytes
+            .charge(self.config.bytes, bytes as u32, now.time);
+        let mut above = false;
+        for charged in [frames, bytes] {
+            match charged {
+                Charged::Within => {}
+                Charged::Above { pause_us: pause } => {
+                    above = true;
+                    *pause_us = pause.max(*pause_us);
+                }
+                Charged::FarAbove => return Err(CloseReason::RateExceeded),
+            }
+        }
+        Ok(above)
     }
 
     /// Whether the frame goes on; a reliable one does, until too many in a row

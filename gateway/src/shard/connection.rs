@@ -8,6 +8,7 @@ use protocol::body::Body;
 use protocol::check::{Bucket, ClockOffset};
 use protocol::cipher::{Opener, Sealer};
 use protocol::ids::{Fence, SessionId};
+use protocol::limits::{FRAME_BYTES_MAX, HELLO_FRAME_BYTES_MAX, LOGIN_FRAME_BYTES_MAX};
 use protocol::reassembly::Reassembly;
 use protocol::time::Time;
 
@@ -137,6 +138,20 @@ impl Connection {
     /// Bytes that wait for this client.
     pub fn queued_bytes(&self) -> usize {
         self.out.len() + self.in_flight_bytes as usize
+    }
+
+    /// Whether something waits to be sent.
+    pub fn has_output(&self) -> bool {
+        !self.out.is_empty() || self.front.as_ref().is_some_and(|front| front.has_answers())
+    }
+
+    /// The longest frame that may come now.
+    pub fn frame_bytes_max(&self) -> usize {
+        match self.phase {
+            Phase::Hello => HELLO_FRAME_BYTES_MAX,
+            Phase::Session(_) => FRAME_BYTES_MAX,
+            _ => LOGIN_FRAME_BYTES_MAX,
+        }
     }
 
     /// The session, if it is logged in.

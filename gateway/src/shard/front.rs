@@ -1,9 +1,12 @@
 //! What comes before a client's frames: the shard's end of `crate::front`.
 
+use protocol::frame;
+use protocol::limits::FRAME_HEADER_BYTES;
 use protocol::reason::CloseReason;
+use protocol::time::Now;
 
 use super::Shard;
-use super::connection::Connection;
+use super::connection::{Connection, Phase};
 use crate::engine::ConnId;
 use crate::front::{Front, Step};
 
@@ -17,20 +20,77 @@ impl Shard {
         Ok(())
     }
 
-    /// Bytes for the front. When it is done it is gone, and `data` begins with
-    /// what the client itself has sent.
+    /// The first bytes are no length of a frame. They may be the beginning of
+    /// something else, which then gets them and `data`.
+    pub(super) fn handle_bad_length(
+        &mut self,
+        now: Now,
+        connection: &mut Connection,
+        length: usize,
+        data: &mut [u8],
+        pause_us: &mut u64,
+    ) -> Result<(), CloseReason> {
+        if !matches!(connection.phase, Phase::Hello) {
+            return Err(CloseReason::BadLength);
+        }
+        let [a, b, c, ..] = length.to_le_bytes();
+        let first = [a, b, c];
+        // Where they came in pieces, they stand no longer in `data`.
+        let taken: &[u8] = match connection.reassembly.pending_bytes() {
+            0 => &[],
+            _ => &first,
+        };
+        let Some(front) = Front::of_first_bytes(first, taken) else {
+            return Err(CloseReason::BadLength);
+        };
+        connection.reassembly.release(&mut self.buffers);
+        connection.front = Some(front);
+        self.handle_front(now, connection, data, pause_us)
+    }
+
+    /// Bytes for a front, and through it for the client's session.
     pub(super) fn handle_front(
         &mut self,
+        now: Now,
         connection: &mut Connection,
-        data: &mut &mut [u8],
+        mut data: &mut [u8],
+        pause_us: &mut u64,
     ) -> Result<(), CloseReason> {
-        let Some(front) = &mut connection.front else {
+        let Some(mut front) = connection.front.take() else {
             return Ok(());
         };
-        if let Step::Done(address) = front.take(data)? {
-            connection.peer = address.or(connection.peer);
-            connection.front = None;
+        let mut end = Ok(());
+        while end.is_ok() {
+            let frame_bytes_max = connection.frame_bytes_max();
+            let peer = connection.peer;
+            let config = &self.config.front;
+            match front.next(config, peer, &mut data, frame_bytes_max, &mut self.buffers) {
+                Ok(Step::Wait) => break,
+                Ok(Step::Done(address)) => {
+                    connection.peer = address.or(connection.peer);
+                    return self.handle_stream(now, connection, data, pause_us);
+                }
+                Ok(Step::Open(address)) => connection.peer = address.or(connection.peer),
+                Ok(Step::Message { text: true, .. }) => {
+                    front.refuse_text();
+                    end = Err(CloseReason::BadWebsocket);
+                }
+                Ok(Step::Message { bytes, .. }) => {
+                    // A message is a frame, neither less nor more.
+                    let is_frame = bytes.len() >= FRAME_HEADER_BYTES
+                        && frame::length(bytes) == Some(bytes.len());
+                    end = match is_frame {
+                        true => self.handle_frame(now, connection, bytes, pause_us),
+                        false => Err(CloseReason::BadLength),
+                    };
+                }
+                Ok(Step::Overhead(bytes)) => {
+                    end = self.charge(now, connection, bytes, pause_us).map(|_| ());
+                }
+                Err(reason) => end = Err(reason),
+            }
         }
-        Ok(())
+        connection.front = Some(front);
+        end
     }
 }

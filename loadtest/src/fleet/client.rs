@@ -175,12 +175,23 @@ impl Fleet {
             return None;
         }
         let mut buf = self.shared.buffers.take();
-        if !client.poll_transmit(now, &mut self.shared, &mut buf) {
+        if slot.websocket.as_ref().is_none_or(|end| end.is_open()) {
+            client.poll_transmit(now, &mut self.shared, &mut buf);
+        }
+        let has_more = buf.len() >= LARGE_SEND_BYTES;
+        if let Some(websocket) = &mut slot.websocket {
+            let mut wrapped = self.shared.buffers.take();
+            websocket.wrap(&buf, &mut wrapped);
+            self.shared
+                .buffers
+                .give(std::mem::replace(&mut buf, wrapped));
+        }
+        if buf.is_empty() {
             self.shared.buffers.give(buf);
             return None;
         }
         slot.is_sending = true;
-        slot.has_more = buf.len() >= LARGE_SEND_BYTES;
+        slot.has_more = has_more;
         Some(Command::Send(conn, buf))
     }
 

@@ -19,6 +19,7 @@ const FINAL: &[&str] = &[
     CloseReason::BadVersion.label(),
     CloseReason::BadHandshake.label(),
     "token_unusable",
+    "websocket_refused",
 ];
 
 /// What to say when nobody got in.
@@ -36,6 +37,7 @@ fn advice(reason: &str) -> &'static str {
         "peer_closed" | "connection_reset" | "bad_length" | "bad_crc" => {
             "it closed without a word; is this the gateway's client port, and --key its key?"
         }
+        "websocket_refused" => "does this port speak WebSocket? --transport tcp does without",
         "login_timeout" => "it does not answer; is this the gateway's client port?",
         _ => "the gateway's log and counters may say more",
     }

@@ -36,6 +36,7 @@ fn plan(lane: LaneName) -> WorkerPlan {
         duration_ms: SENDS * 5,
         drain_ms: 3_000,
         seed: 1,
+        websocket: false,
         lane,
         group: 1,
         payload_bytes: 64,

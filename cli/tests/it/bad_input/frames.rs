@@ -74,10 +74,6 @@ fn garbage_instead_of_a_hello_is_rejected_by_its_first_fault() {
             refused(&handshake_frame(&body), CloseReason::BadHandshake);
         }
         refused(
-            b"GET / HTTP/1.1\r\nHost: game.example\r\n\r\n",
-            CloseReason::BadLength,
-        );
-        refused(
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
             CloseReason::BadLength,
         );

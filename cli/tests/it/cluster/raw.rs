@@ -6,6 +6,7 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use protocol::body::{Body, Lane, Login, MessageHeader, MessageKind, Sync};
+use protocol::buffers::Buffers;
 use protocol::cipher::{Opener, RekeyPolicy, Sealer};
 use protocol::client::LOGIN_METHOD_TOKEN;
 use protocol::compress::Scratch;
@@ -15,6 +16,7 @@ use protocol::ids::MessageId;
 use protocol::limits::FRAME_HEADER_BYTES;
 use protocol::reason::CloseReason;
 use protocol::time::Time;
+use protocol::websocket::client::{ClientEnd, Received};
 
 use super::{Cluster, GROUP, PATIENCE, random32};
 
@@ -29,6 +31,10 @@ pub struct Raw {
     began: Instant,
     ciphers: Option<(Sealer, Opener)>,
     inbox: Vec<u8>,
+    /// Its frames travel in messages of this.
+    websocket: Option<ClientEnd>,
+    /// The code that the gateway closed the WebSocket with.
+    close_code: Option<u16>,
     scratch: Scratch,
     /// Next number of the reliable lane.
     next: u32,
@@ -52,10 +58,44 @@ impl Raw {
             began: Instant::now(),
             ciphers: None,
             inbox: Vec::new(),
+            websocket: None,
+            close_code: None,
             scratch: Scratch::default(),
             next: 1,
             received: 0,
         }
+    }
+
+    /// Over a WebSocket that it opens on this socket.
+    pub fn over_websocket(stream: TcpStream) -> Self {
+        Self::over_websocket_with(stream, b"", "")
+    }
+
+    /// The same with bytes before the request, and headers in it.
+    pub fn over_websocket_with(stream: TcpStream, before: &[u8], headers: &str) -> Self {
+        let mut raw = Self::over(stream);
+        let [random @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = random32();
+        let mut websocket = ClientEnd::new("gateway.test", random);
+        let mut request = Vec::new();
+        websocket.wrap(&[], &mut request);
+        let request = String::from_utf8(request).expect("HTTP");
+        let request = request.replace("Upgrade: w", &format!("{headers}Upgrade: w"));
+        raw.send(&[before, request.as_bytes()].concat());
+        raw.websocket = Some(websocket);
+        while !raw.websocket.as_ref().is_some_and(ClientEnd::is_open) {
+            assert!(raw.fill(), "the gateway upgrades");
+        }
+        raw
+    }
+
+    /// A WebSocket to the gateway.
+    pub fn websocket(cluster: &Cluster) -> Self {
+        Self::over_websocket(TcpStream::connect(cluster.address()).expect("the gateway accepts"))
+    }
+
+    /// The code that the WebSocket was closed with; to be asked at the end.
+    pub fn close_code(&self) -> Option<u16> {
+        self.close_code
     }
 
     /// With the keys of a finished handshake.
@@ -152,6 +192,14 @@ impl Raw {
 
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) {
+        let mut wrapped = Vec::new();
+        let bytes = match &mut self.websocket {
+            None => bytes,
+            Some(websocket) => {
+                websocket.wrap(bytes, &mut wrapped);
+                &wrapped
+            }
+        };
         self.stream.write_all(bytes).expect("the gateway takes it");
     }
 
@@ -313,14 +361,44 @@ impl Raw {
                 let rest = self.inbox.split_off(length);
                 return Some(std::mem::replace(&mut self.inbox, rest));
             }
-            let mut bytes = [0; 16_384];
+            if !self.fill() {
+                return None;
+            }
+        }
+    }
+
+    /// Reads more; `false` when the gateway has ended in order.
+    fn fill(&mut self) -> bool {
+        let mut bytes = [0; 16_384];
+        let read = loop {
             match self.stream.read(&mut bytes) {
-                Ok(0) => return None,
-                Ok(read) => self.inbox.extend_from_slice(&bytes[..read]),
+                Ok(0) => return false,
+                Ok(read) => break read,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("a frame or the end is expected: {error}"),
             }
+        };
+        let mut data = &mut bytes[..read];
+        let Some(websocket) = &mut self.websocket else {
+            self.inbox.extend_from_slice(data);
+            return true;
+        };
+        let mut pool = Buffers::default();
+        while let Some(received) = websocket
+            .next(&mut data, &mut pool)
+            .expect("good WebSocket")
+        {
+            assert_eq!(self.close_code, None, "nothing follows a close");
+            match received {
+                Received::Message(frame) => {
+                    assert_eq!(frame::length(frame), Some(frame.len()), "a frame a message");
+                    self.inbox.extend_from_slice(frame);
+                }
+                Received::Close(code) => self.close_code = code,
+                Received::Open | Received::Control => {}
+            }
         }
+        true
     }
 }
 

@@ -11,6 +11,7 @@ use snow::resolvers::{CryptoResolver, DefaultResolver};
 use snow::types::{Cipher, Dh, Hash, Random};
 
 use crate::cipher::Key;
+use crate::dh::{self, X25519};
 use crate::frame::{self, AAD_BYTES, FLAG_HANDSHAKE, Header};
 use crate::limits::{FRAME_HEADER_BYTES, HANDSHAKE_FRAME_BYTES_MIN};
 use crate::reason::CloseReason;
@@ -106,12 +107,10 @@ impl std::fmt::Debug for StaticKey {
 impl StaticKey {
     /// The key pair that belongs to these 32 secret bytes.
     pub fn from_secret(secret: [u8; 32]) -> Self {
-        let mut public = [0; 32];
-        if let Some(mut dh) = DefaultResolver.resolve_dh(&DHChoice::Curve25519) {
-            dh.set(&secret);
-            public.copy_from_slice(dh.pubkey());
+        Self {
+            public: dh::public_of(&secret),
+            secret,
         }
-        Self { secret, public }
     }
 
     /// What clients pin.
@@ -305,8 +304,8 @@ fn builder<'a>(ephemeral: [u8; 32]) -> Result<snow::Builder<'a>, CloseReason> {
     ))
 }
 
-/// snow's own primitives; the one random value that the pattern needs, the
-/// ephemeral secret, is the one that was passed in.
+/// snow's own primitives but for the products of keys; the one random value that the
+/// pattern needs, the ephemeral secret, is the one that was passed in.
 struct EphemeralResolver(Cell<Option<[u8; 32]>>);
 
 impl CryptoResolver for EphemeralResolver {
@@ -315,7 +314,10 @@ impl CryptoResolver for EphemeralResolver {
     }
 
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
-        DefaultResolver.resolve_dh(choice)
+        match choice {
+            DHChoice::Curve25519 => Some(Box::new(X25519::default())),
+            _ => None,
+        }
     }
 
     fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {

@@ -17,6 +17,7 @@ pub mod cipher;
 pub mod client;
 pub mod compress;
 pub mod control;
+mod dh;
 pub mod frame;
 pub mod handshake;
 pub mod ids;

@@ -139,6 +139,37 @@ fn any_of_several_keys_will_do() {
     );
 }
 
+/// pasetors knows nothing of our check of the signature: they must agree on
+/// whatever a token may be changed to, its footer included.
+#[test]
+fn the_signature_is_judged_as_pasetors_does() {
+    let key = AsymmetricSecretKey::<V4>::from(&SECRET).unwrap();
+    let public = AsymmetricPublicKey::<V4>::from(&public()).unwrap();
+    for footer in [None, Some(&b"kid-1"[..])] {
+        let token = PublicToken::sign(&key, br#"{"aud":"game"}"#, footer, None).unwrap();
+        for at in 0..token.len() {
+            for other in [b'A', b'b', b'_', b'.'] {
+                let mut changed = token.clone().into_bytes();
+                changed[at] = other;
+                let changed = String::from_utf8(changed).unwrap();
+                let Ok(untrusted) = UntrustedToken::try_from(changed.as_str()) else {
+                    continue;
+                };
+                let expected = PublicToken::verify(&public, &untrusted, None, None).is_ok();
+                assert_eq!(
+                    is_signed(&self::public(), &untrusted),
+                    expected,
+                    "{changed}"
+                );
+                assert_eq!(expected, changed == token, "{changed}");
+            }
+        }
+        let asserted = PublicToken::sign(&key, b"{}", footer, Some(b"of another system")).unwrap();
+        let asserted = UntrustedToken::try_from(asserted.as_str()).unwrap();
+        assert!(!is_signed(&self::public(), &asserted));
+    }
+}
+
 const TIMES: &str = r#""iat":"2026-01-01T00:00:00Z","exp":"2026-01-01T00:00:30Z""#;
 
 #[test]

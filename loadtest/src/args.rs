@@ -91,7 +91,7 @@ pub struct LoadtestArgs {
     /// Seed of the order of sends, of their content and of the ways of walkers
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Worker processes; as many as the open-file limit asks for if left out
+    /// Worker processes; as many as the open-file limit and the rate ask for if left out
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub processes: Option<u32>,
     /// Admin port of a server process, for its figures (repeatable)

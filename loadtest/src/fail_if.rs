@@ -33,6 +33,7 @@ pub const SERVER_FIELDS: &[&str] = &[
     "rss_bytes_idle",
     "rss_bytes_peak",
     "rss_bytes_per_client",
+    "connect_cpu_us_per_client",
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

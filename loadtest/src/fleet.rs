@@ -23,6 +23,7 @@ use gateway::engine::{ClosedBy, ConnId};
 use protocol::client::{Client, Shared};
 use protocol::ids::MessageId;
 use protocol::time::{Now, Time};
+use protocol::token::Issuer;
 use protocol::websocket::client::{ClientEnd, Received};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
@@ -177,7 +178,7 @@ pub enum Milestone {
 #[derive(Debug)]
 pub struct Fleet {
     plan: WorkerPlan,
-    token_secret: [u8; 64],
+    issuer: Issuer,
     rng: ChaCha20Rng,
     slots: Vec<Slot>,
     /// Client of each of the engine's connections.
@@ -214,7 +215,7 @@ pub struct Fleet {
 
 impl Fleet {
     /// A fleet that begins to connect. `secret` must be fresh and random.
-    pub fn new(plan: WorkerPlan, token_secret: [u8; 64], secret: [u8; 32], now: Time) -> Self {
+    pub fn new(plan: WorkerPlan, issuer: Issuer, secret: [u8; 32], now: Time) -> Self {
         let slots = (0..plan.count).map(|_| Slot {
             stage: Stage::Queued,
             attempts: 0,
@@ -231,7 +232,7 @@ impl Fleet {
             due: 0,
         });
         Self {
-            token_secret,
+            issuer,
             rng: ChaCha20Rng::from_seed(secret),
             slots: slots.collect(),
             by_conn: Vec::new(),
@@ -587,6 +588,7 @@ impl Fleet {
             }
             Stage::LoggingIn | Stage::In | Stage::LoggingOut => {
                 self.enter_map(index);
+                self.look_around(index);
                 let slot = &self.slots[index as usize];
                 let timeout = slot
                     .client

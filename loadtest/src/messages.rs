@@ -141,7 +141,7 @@ pub struct Outcome {
     pub duplicated: u64,
     /// Replies after that of a later send.
     pub out_of_order: u64,
-    /// `walk`: others in view at the end, summed over as many clients.
+    /// `walk`: others in view in the window, summed over as many looks at a client.
     pub visible: Option<(u64, u64)>,
     /// Reason → count.
     pub errors: BTreeMap<String, u64>,

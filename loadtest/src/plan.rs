@@ -7,7 +7,7 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use gateway::engine::{EngineKind, probe};
+use gateway::engine::{EngineKind, LISTENERS_MAX, probe};
 use protocol::limits::PAYLOAD_BYTES_MAX;
 use protocol::world::VISIBLE_MAX;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -17,10 +17,14 @@ use crate::args::{EngineChoice, LoadtestArgs, Scenario, Transport};
 use crate::fail_if::Condition;
 use crate::messages::{WalkPlan, WorkerPlan};
 use crate::payload::PREFIX_BYTES;
+use crate::worker::CONNECTIONS_SPARE;
 
 /// Descriptors of a worker that are no clients: standard streams, the engine's
 /// own, libraries'.
 pub const OTHER_FILES: u64 = 64;
+/// Messages a second for which one worker is enough: each takes it some 20 µs, and one that is
+/// busy all the time measures its own queue.
+const RATE_A_WORKER: f64 = 20_000.0;
 /// Worker processes; above this the machine is the limit, not the files.
 pub const PROCESSES_MAX: u32 = 64;
 /// Sends a second unless asked for; each client of a default run sends ten times a second.
@@ -176,7 +180,7 @@ impl Plan {
             }
         }
         Ok(Self {
-            workers: divide(&whole, processes(args, engine)?),
+            workers: divide(&whole, processes(args, engine, &whole)?),
             admins,
             admin_token: admin_token(args)?,
             fail_if,
@@ -232,7 +236,7 @@ fn admin_token(args: &LoadtestArgs) -> Result<Option<String>, Unable> {
 }
 
 /// How many workers there are to be.
-fn processes(args: &LoadtestArgs, engine: EngineKind) -> Result<u32, Unable> {
+fn processes(args: &LoadtestArgs, engine: EngineKind, whole: &WorkerPlan) -> Result<u32, Unable> {
     let limit = raise_open_files()
         .map_err(|error| Unable::Environment(format!("the open-file limit: {error}")))?;
     let needed = match engine {
@@ -242,7 +246,9 @@ fn processes(args: &LoadtestArgs, engine: EngineKind) -> Result<u32, Unable> {
             u64::from(args.clients).div_ceil(a_worker)
         }
     };
-    let wanted = args.processes.map_or(needed, u64::from);
+    let wanted = args
+        .processes
+        .map_or_else(|| needed.max(comfortable(whole, limit)), u64::from);
     if wanted < needed || needed > u64::from(PROCESSES_MAX) {
         return Err(Unable::argument(
             "--processes",
@@ -255,6 +261,18 @@ fn processes(args: &LoadtestArgs, engine: EngineKind) -> Result<u32, Unable> {
     }
     // A worker without a client has nothing to do.
     Ok((wanted as u32).min(args.clients))
+}
+
+/// How many workers a run takes by itself beyond what the files ask for: a ring each, whose table
+/// is as long as the open-file limit, and as many as the rate keeps busy, up to one a core.
+fn comfortable(whole: &WorkerPlan, limit: u64) -> u64 {
+    let connections = u64::from(whole.clients) + u64::from(CONNECTIONS_SPARE);
+    let rings = connections.div_ceil(limit.saturating_sub(LISTENERS_MAX as u64).max(1));
+    // In `walk` each move is told to those who see it.
+    let told = whole.walk.map_or(1.0, |walk| walk.visible.max(1.0));
+    let by_rate = (whole.rate * told / RATE_A_WORKER).ceil() as u64;
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    rings.max(by_rate.min(cores)).min(u64::from(PROCESSES_MAX))
 }
 
 /// Divides the clients among workers, evenly.

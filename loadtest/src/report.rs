@@ -84,6 +84,8 @@ pub struct ServerFigures {
     pub rss_bytes_peak: Option<u64>,
     /// What a client that is in costs.
     pub rss_bytes_per_client: Option<f64>,
+    /// CPU from the first attempt until all are in, for each client: what a login costs.
+    pub connect_cpu_us_per_client: Option<f64>,
 }
 
 impl ServerFigures {
@@ -236,10 +238,11 @@ impl Report {
             let mib = f64::from(1 << 20);
             let _ = writeln!(
                 out,
-                "{role:<10} CPU {} s, {} µs a message; memory {} MiB before, {} idle, {} at most; \
-                 {} KiB a client",
+                "{role:<10} CPU {} s, {} µs a message, {} µs a login; memory {} MiB before, {} idle, \
+                 {} at most; {} KiB a client",
                 shown(figures.cpu_seconds, 1.0, 2),
                 shown(figures.cpu_us_per_frame, 1.0, 2),
+                shown(figures.connect_cpu_us_per_client, 1.0, 0),
                 shown(figures.rss_bytes_before.map(|bytes| bytes as f64), mib, 1),
                 shown(figures.rss_bytes_idle.map(|bytes| bytes as f64), mib, 1),
                 shown(figures.rss_bytes_peak.map(|bytes| bytes as f64), mib, 1),

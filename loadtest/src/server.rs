@@ -26,6 +26,8 @@ struct Watched {
     port: usize,
     latest: RoleStats,
     figures: ServerFigures,
+    cpu_before: Option<f64>,
+    cpu_connected: Option<f64>,
     cpu_at_start: Option<f64>,
 }
 
@@ -83,7 +85,9 @@ impl Server {
                         rss_bytes_peak: latest.rss_bytes,
                         ..ServerFigures::default()
                     },
+                    cpu_before: latest.cpu_seconds,
                     latest,
+                    cpu_connected: None,
                     cpu_at_start: None,
                 });
             }
@@ -201,6 +205,13 @@ impl Server {
         )
     }
 
+    /// The last client has just come in.
+    pub fn mark_connected(&mut self) {
+        for watched in &mut self.watched {
+            watched.cpu_connected = watched.latest.cpu_seconds;
+        }
+    }
+
     /// All clients are in and the first send is about to be made.
     pub fn mark_start(&mut self) {
         for watched in &mut self.watched {
@@ -227,6 +238,11 @@ impl Server {
             .map(|watched| {
                 let mut figures = watched.figures;
                 figures.derive(clients, frames_received);
+                figures.connect_cpu_us_per_client = watched
+                    .cpu_connected
+                    .zip(watched.cpu_before)
+                    .filter(|_| clients > 0)
+                    .map(|(after, before)| (after - before) * 1e6 / f64::from(clients));
                 (watched.name.clone(), figures)
             })
             .collect()

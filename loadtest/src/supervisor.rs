@@ -329,6 +329,8 @@ impl Run {
         };
         match self.phase {
             Phase::Connecting if all(|known| known.is_ready) => {
+                self.sample();
+                self.server.mark_connected();
                 let now = Instant::now();
                 self.phase = Phase::Resting {
                     since: now,

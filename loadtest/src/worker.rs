@@ -11,6 +11,7 @@ use gateway::engine::epoll::EpollEngine;
 use gateway::engine::uring::UringEngine;
 use gateway::engine::{ClosedBy, ConnId, Engine, EngineConfig, EngineKind, Events};
 use protocol::time::Time;
+use protocol::token::Issuer;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::clock;
@@ -30,8 +31,9 @@ const CONNECTS_A_TURN: usize = 32;
 const INBOX_US: u64 = 10_000;
 /// How often the parent is told, microseconds.
 const PROGRESS_US: u64 = 500_000;
-/// Connections that are closing while their clients connect again.
-const CLOSING_CONNECTIONS: u32 = 256;
+/// Connections of a worker beside its clients': attempts in flight, and as many that are closing
+/// while their clients connect again.
+pub const CONNECTIONS_SPARE: u32 = 2 * IN_FLIGHT_MAX;
 
 /// Entry of the hidden subcommand: reads the plan from stdin, reports on stdout.
 /// Returns the exit code.
@@ -72,16 +74,19 @@ fn work(mut inbox: Inbox, output: &mut dyn Write) -> io::Result<()> {
             Read::Ended => return Ok(()),
         }
     };
-    let token_secret = plan::decode_key::<64>(&plan.token_secret)
-        .ok_or_else(|| io::Error::other("the plan has no usable token key"))?;
+    let issuer = plan::decode_key::<64>(&plan.token_secret)
+        .and_then(|secret| Issuer::new(&secret).ok())
+        .ok_or_else(|| {
+            io::Error::other("--token-key must be a secret of `sallyport keygen token`")
+        })?;
     let config = EngineConfig {
-        connections_max: plan.count + IN_FLIGHT_MAX + CLOSING_CONNECTIONS,
+        connections_max: plan.count + CONNECTIONS_SPARE,
         ..EngineConfig::default()
     };
     let mut secret = [0; 32];
     plan::fill_random(&mut secret)?;
     let uring = plan.uring;
-    let fleet = Fleet::new(plan, token_secret, secret, clock::time());
+    let fleet = Fleet::new(plan, issuer, secret, clock::time());
     if uring {
         drive::<UringEngine>(&config, fleet, inbox, output)
     } else {

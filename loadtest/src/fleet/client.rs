@@ -8,7 +8,7 @@ use protocol::ids::GroupId;
 use protocol::limits::TOKEN_LIFE_MS_MAX;
 use protocol::stream::OutboxLimits;
 use protocol::time::{Now, Time};
-use protocol::token::{Claims, issue};
+use protocol::token::Claims;
 use protocol::world::{Entry, MOVE};
 use rand_core::RngCore as _;
 
@@ -146,7 +146,7 @@ impl Fleet {
             // the bound however they are cut.
             expires_unix_ms: now.unix_ms + TOKEN_LIFE_MS_MAX / 2,
         };
-        let token = issue(&self.token_secret, &claims).map_err(|_| "token_unusable")?;
+        let token = self.issuer.issue(&claims).map_err(|_| "token_unusable")?;
         let config = ClientConfig {
             gateway_key: self.plan.gateway_key,
             token,

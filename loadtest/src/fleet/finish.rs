@@ -250,7 +250,7 @@ impl Fleet {
             lost: self.tally.lost,
             duplicated: self.tally.duplicated,
             out_of_order: self.tally.out_of_order,
-            visible: self.world.as_ref().map(|world| world.visible_at_end),
+            visible: self.world.as_ref().map(|world| world.looked),
             errors: self
                 .tally
                 .errors()

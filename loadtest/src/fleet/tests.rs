@@ -7,6 +7,7 @@ mod walks;
 
 use gateway::engine::{ClosedBy, ConnId};
 use protocol::time::{Now, Time};
+use protocol::token::Issuer;
 
 use super::{Command, Fleet, Milestone};
 use crate::args::LaneName;
@@ -63,7 +64,7 @@ fn run(plan: WorkerPlan, fault: Fault) -> Outcome {
 
 fn run_on(plan: WorkerPlan, mut server: Server, fault: Fault) -> Outcome {
     let mut now = Time(1_000_000);
-    let mut fleet = Fleet::new(plan, token_secret(), [7; 32], now);
+    let mut fleet = Fleet::new(plan, Issuer::new(&token_secret()).unwrap(), [7; 32], now);
     let mut generation = 0;
     for _ in 0..STEPS_MAX {
         now = now + STEP_US;

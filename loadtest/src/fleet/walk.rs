@@ -25,7 +25,7 @@ use protocol::world::{
 };
 
 use super::client::Judge;
-use super::{Fleet, Stage};
+use super::{Fleet, Phase, Stage};
 use crate::messages::WorkerPlan;
 use crate::schedule::{self, Schedule};
 
@@ -61,8 +61,8 @@ pub(super) struct World {
     answer: Option<Answer>,
     compared_at: Time,
     was_right: bool,
-    /// Others that clients saw at the end, summed over as many clients.
-    pub(super) visible_at_end: (u64, u64),
+    /// Others that clients saw in the window, summed over as many looks at one.
+    pub(super) looked: (u64, u64),
 }
 
 /// Where everybody is at the end, and who is near whom.
@@ -123,7 +123,7 @@ impl World {
             answer: None,
             compared_at: Time(0),
             was_right: false,
-            visible_at_end: (0, 0),
+            looked: (0, 0),
         })
     }
 
@@ -539,33 +539,40 @@ impl Fleet {
         if now.us_since(world.compared_at) < COMPARE_US {
             return world.was_right;
         }
-        let is_right = self.beliefs().all(|(_, wrong)| wrong == Wrong::default());
+        let is_right = self.beliefs().all(|wrong| wrong == Wrong::default());
         if let Some(world) = &mut self.world {
             (world.compared_at, world.was_right) = (now, is_right);
         }
         is_right
     }
 
-    /// Counts what is wrong in the clients' views, and what they see.
+    /// Counts what is wrong in the clients' views.
     pub(super) fn judge_views(&mut self) {
-        let (mut sum, mut seen, mut clients) = (Wrong::default(), 0, 0);
-        for (visible, wrong) in self.beliefs() {
+        let mut sum = Wrong::default();
+        for wrong in self.beliefs() {
             sum.missing += wrong.missing;
             sum.extra += wrong.extra;
             sum.place += wrong.place;
-            seen += visible;
-            clients += 1;
         }
         self.tally.errors_add("view_missing", sum.missing);
         self.tally.errors_add("view_extra", sum.extra);
         self.tally.errors_add("view_place", sum.place);
-        if let Some(world) = &mut self.world {
-            world.visible_at_end = (seen, clients);
+    }
+
+    /// Counts what a client sees, in the window: the sweep comes by each at even distances.
+    pub(super) fn look_around(&mut self, index: u32) {
+        let walker = self.slots[index as usize].walker.as_deref();
+        if let (Some(world), Some(walker)) = (&mut self.world, walker)
+            && self.phase == Phase::Running
+            && walker.is_here
+        {
+            world.looked.0 += walker.belief.seen().len() as u64;
+            world.looked.1 += 1;
         }
     }
 
-    /// Others in view of each client on the map, and how its belief is wrong.
-    fn beliefs(&self) -> impl Iterator<Item = (u64, Wrong)> {
+    /// How the belief of each client on the map is wrong.
+    fn beliefs(&self) -> impl Iterator<Item = Wrong> {
         let world = self.world.as_ref();
         (0_u32..)
             .zip(&self.slots)
@@ -573,8 +580,7 @@ impl Fleet {
             .filter_map(|(index, slot)| Some((index, slot.walker.as_ref()?)))
             .filter(|(_, walker)| walker.is_here)
             .filter_map(move |(index, walker)| {
-                let wrong = world?.compare(self.plan.first, index, &walker.belief);
-                Some((walker.belief.seen().len() as u64, wrong))
+                Some(world?.compare(self.plan.first, index, &walker.belief))
             })
     }
 }

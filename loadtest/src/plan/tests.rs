@@ -117,6 +117,18 @@ fn every_client_has_one_worker() {
 }
 
 #[test]
+fn a_high_rate_takes_a_worker_a_core() {
+    let workers = |more: &[&str]| {
+        let args = parse(more).expect("arguments");
+        Plan::new(&args).expect("a plan").workers.len()
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    assert_eq!(workers(&["--rate", "20000"]), 1);
+    assert_eq!(workers(&["--rate", "1000000"]), cores.min(50));
+    assert_eq!(workers(&["--rate", "1000000", "--processes", "1"]), 1);
+}
+
+#[test]
 fn each_run_has_accounts_of_its_own() {
     let args = parse(&[]).expect("arguments");
     let prefix = || {

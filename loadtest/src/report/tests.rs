@@ -93,6 +93,7 @@ fn the_json_has_exactly_the_fields_of_the_contract() {
     assert_eq!(
         keys(&value["server"]["gateway"]),
         [
+            "connect_cpu_us_per_client",
             "cpu_seconds",
             "cpu_us_per_frame",
             "rss_bytes_before",

@@ -80,12 +80,17 @@ impl Player {
 
     /// The same through whatever listens at `address`.
     pub fn connect_at(cluster: &Cluster, address: SocketAddr, token: String) -> Self {
+        Self::connect_to(address, cluster.gateway_key, token)
+    }
+
+    /// Connects to whatever listens there, for a gateway with this key; login is under way.
+    pub fn connect_to(address: SocketAddr, gateway_key: [u8; 32], token: String) -> Self {
         let stream = TcpStream::connect(address).expect("something accepts");
         stream.set_nodelay(true).expect("a socket");
         stream.set_read_timeout(Some(LOOK)).expect("a socket");
         let origin = Instant::now();
         let config = ClientConfig {
-            gateway_key: cluster.gateway_key,
+            gateway_key,
             token,
             client_version: 1,
             channel: "tests".to_owned(),

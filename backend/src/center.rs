@@ -130,6 +130,8 @@ pub struct CenterCounts {
     pub rebuilt: u64,
     /// Sessions that a shard was told to close.
     pub revoked: u64,
+    /// Of these, so many that nobody held when their account logged in anew.
+    pub replaced: u64,
     /// Sessions freed because their shard did not list them any more.
     pub vanished: u64,
     /// Leases that ran out with sessions.
@@ -382,6 +384,11 @@ impl Center {
             }
             Some(to_backend::Message::Abandon(abandon)) => {
                 self.handle_abandon(link, index, abandon.claim);
+                Ok(())
+            }
+            Some(to_backend::Message::Update(update)) => {
+                let live = update.session.as_ref().ok_or(LinkFault::Unreadable)?;
+                self.handle_update(index, live);
                 Ok(())
             }
             None => Err(LinkFault::Unreadable),

@@ -162,6 +162,11 @@ impl Default for CenterCounters {
                 "Sessions that a shard was told to close.",
             ),
             plain(
+                "sallyport_center_replaced_total",
+                Counter,
+                "Of these, those that nobody held when their account logged in anew.",
+            ),
+            plain(
                 "sallyport_center_vanished_total",
                 Counter,
                 "Sessions freed because their shard does not list them any more.",
@@ -253,6 +258,7 @@ impl CenterCounters {
             center.releases_ignored,
             center.rebuilt,
             center.revoked,
+            center.replaced,
             center.vanished,
             center.leases_lost,
             center.sessions_lost,

@@ -12,7 +12,8 @@
 //!
 //! # Links and sessions
 //! OPEN attaches a session to a link; the same OPEN again, over this or another link, attaches
-//! it anew and both ends of its stream agree where to go on (SYNC). A session whose link is
+//! it anew and both ends of its stream agree where to go on (SYNC). While its client
+//! is away nothing is sent for it: what is reliable waits in its outbox. A session whose link is
 //! lost waits for that, and ends when it has waited too long. It then stays ended: messages for
 //! it were lost, and a session that lost reliable messages must not go on as if it had not.
 //!
@@ -347,7 +348,7 @@ impl<G: Game> Stub<G> {
                 self.core.counts.detached -= 1;
             }
             session.grace_until = None;
-            session.stream.attach();
+            session.lead_to_client(open.away);
             self.core.flush(now.time, id);
             return;
         }

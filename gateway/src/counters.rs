@@ -70,12 +70,16 @@ counters! {
     connections: "gauge", "sallyport_gateway_connections";
     /// Sessions that are logged in.
     sessions: "gauge", "sallyport_gateway_sessions";
+    /// Sessions that wait for their client to come back.
+    sessions_parked: "gauge", "sallyport_gateway_sessions_parked";
     /// Connections accepted.
     accepted: "counter", "sallyport_gateway_accepted_total";
     /// Handshakes done.
     handshakes: "counter", "sallyport_gateway_handshakes_total";
     /// Logins done.
     logins: "counter", "sallyport_gateway_logins_total";
+    /// Sessions resumed.
+    resumes: "counter", "sallyport_gateway_resumes_total";
     /// Frames from clients that passed every check of their envelope.
     frames_received: "counter", "sallyport_gateway_frames_received_total";
     /// Bytes of frames from clients.

@@ -20,6 +20,7 @@ mod backend_side;
 mod client_side;
 mod connection;
 mod front;
+mod resume;
 mod session;
 mod uplinks;
 mod wheel;
@@ -35,7 +36,7 @@ use protocol::check::{Bucket, Rate};
 use protocol::cipher::RekeyPolicy;
 use protocol::compress::Scratch;
 use protocol::handshake::{self, StaticKey};
-use protocol::ids::{Fence, GroupId, SessionId, ShardId};
+use protocol::ids::{Fence, GroupId, SessionId, ShardId, TicketId};
 use protocol::reason::{CloseReason, Fault};
 use protocol::time::{Now, Time};
 use protocol::token::Verifier;
@@ -47,6 +48,7 @@ use crate::counters::Counters;
 use crate::engine::ConnId;
 use crate::front::FrontConfig;
 use connection::{Connection, Phase};
+use resume::Parking;
 use uplinks::Uplink;
 use wheel::Wheel;
 
@@ -135,6 +137,9 @@ pub struct ShardConfig {
     pub frames: Rate,
     /// Bytes that a connection may send.
     pub bytes: Rate,
+    /// How long, ms, a session whose client is lost waits for it; 0 ends it with
+    /// its connection.
+    pub resume_ms: u32,
     /// Bytes that wait for one client; above it the client is too slow.
     pub send_queue_bytes_max: usize,
     /// Bytes that wait for one backend; above it, who sends to it is paused.
@@ -159,6 +164,10 @@ pub struct Shard {
     connections: Vec<Option<Box<Connection>>>,
     connections_open: usize,
     sessions: FxHashMap<SessionId, ConnId>,
+    /// Sessions without a connection.
+    parking: Parking,
+    /// The one ticket of each session, by its id.
+    tickets: FxHashMap<TicketId, SessionId>,
     /// Claims at center, at most one a connection before login.
     claims: FxHashMap<u64, ConnId>,
     next_claim: u64,
@@ -215,6 +224,8 @@ impl Shard {
             connections: Vec::new(),
             connections_open: 0,
             sessions: FxHashMap::default(),
+            parking: Parking::default(),
+            tickets: FxHashMap::default(),
             claims: FxHashMap::default(),
             next_claim: 1,
             uplinks,
@@ -242,12 +253,13 @@ impl Shard {
         self.sessions.len()
     }
 
-    /// Whose sessions these are, with their ids and fences, in the order of
-    /// their connections.
+    /// Whose sessions these are, with their ids and fences: those that are logged
+    /// in, in the order of their connections, then those that wait for their client.
     pub fn live_sessions(&self) -> impl Iterator<Item = (&str, SessionId, Fence)> {
         let sessions = self.connections.iter().flatten();
         sessions
             .filter_map(|connection| connection.session())
+            .chain(self.parking.iter())
             .map(|session| (&*session.account, session.id, session.fence))
     }
 
@@ -375,6 +387,7 @@ impl Shard {
             }
         }
         self.handle_lease(now);
+        self.expire_parked(now);
         self.sweep(now);
     }
 
@@ -393,7 +406,7 @@ impl Shard {
                 connection.since.after_ms(u64::from(handshake_timeout_ms)),
                 CloseReason::HandshakeTimeout,
             ),
-            Phase::Login => (
+            Phase::Login | Phase::Resuming(_) => (
                 connection.since.after_ms(u64::from(login_timeout_ms)),
                 CloseReason::LoginTimeout,
             ),
@@ -463,7 +476,9 @@ impl Shard {
                     self.close(now, id, reason);
                 }
             }
-            self.closing_sweep = (to < self.connections.len()).then_some((reason, to));
+            let parked = self.close_some_parked(now, reason, SWEEP_PER_TURN);
+            let more = to < self.connections.len() || parked;
+            self.closing_sweep = more.then_some((reason, to));
         }
         if let Some(from) = self.binding_sweep {
             let to = (from + SWEEP_PER_TURN).min(self.connections.len());
@@ -478,19 +493,28 @@ impl Shard {
                 }
             }
             self.binding_sweep = (to < self.connections.len()).then_some(to);
+            self.sweep_parked(now, self.binding_sweep.is_none());
+        } else if self.parking.is_binding() {
+            self.sweep_parked(now, false);
         }
     }
 
     /// When `handle_timeout` wants to be called.
     pub fn poll_timeout(&self) -> Option<Time> {
-        if self.binding_sweep.is_some() || self.closing_sweep.is_some() {
+        let sweeps = self.binding_sweep.is_some() || self.closing_sweep.is_some();
+        if sweeps || self.parking.is_binding() {
             return Some(Time(0));
         }
         let pauses = self.rate_pauses.peek().map(|Reverse((at, _))| *at);
-        [self.wheel.next(), pauses, self.lease_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.wheel.next(),
+            pauses,
+            self.lease_deadline(),
+            self.parking.next(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// The next thing for the driver to do.

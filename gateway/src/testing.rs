@@ -67,6 +67,7 @@ pub fn shard_config(clients: usize) -> ShardConfig {
         login_timeout_ms: 10_000,
         heartbeat_interval_ms: 10_000,
         idle_timeout_ms: 30_000,
+        resume_ms: 0,
         frames: RATE_OFF,
         bytes: RATE_OFF,
         send_queue_bytes_max: 393_216,

@@ -15,6 +15,7 @@ const PONG: u8 = 6;
 const SYNC: u8 = 7;
 const ACK: u8 = 8;
 const GROUP_DOWN: u8 = 9;
+const ATTACH: u8 = 10;
 const MESSAGE: u8 = 16;
 const REQUEST: u8 = 17;
 const REPLY: u8 = 18;
@@ -206,6 +207,8 @@ pub enum Body<'a> {
         /// Which group.
         group: GroupId,
     },
+    /// The client takes the session that its handshake named.
+    Attach,
     /// A message of the game.
     Message {
         /// Its header.
@@ -288,6 +291,10 @@ impl<'a> Body<'a> {
                     group: GroupId(r.u16()?),
                 }
             }
+            ATTACH => {
+                r.zero()?;
+                Self::Attach
+            }
             other => return Err(BadBody::UnknownKind(other)),
         };
         if r.0.is_empty() {
@@ -351,6 +358,7 @@ impl<'a> Body<'a> {
                 out.extend_from_slice(&[GROUP_DOWN, 0]);
                 out.extend_from_slice(&group.0.to_le_bytes());
             }
+            Self::Attach => out.extend_from_slice(&[ATTACH, 0]),
             Self::Message { header, payload } => {
                 header.encode(out);
                 out.extend_from_slice(payload);

@@ -2,10 +2,14 @@
 //! requests. It does no I/O; the async client, the load generator and the
 //! simulator drive this same type.
 //!
+//! A connection that is lost leaves its session, and `resume` comes back to it
+//! in a new one: the streams and what waits in them go on.
+//!
 //! Call order: `connect`; then, in a loop, `handle_received` for bytes that
 //! arrived, `handle_timeout` when `poll_timeout` is due, the application's
 //! calls (`request`, `send`, `logout`), and after any of these `poll_transmit`
-//! for the bytes to send. Time only moves forward.
+//! for the bytes to send. After `Event::Closed`, if `can_resume`: `resume`, and
+//! the same loop again. Time only moves forward.
 //!
 //! Invariant: an event is given to the caller once, in the order of the wire.
 
@@ -21,6 +25,7 @@ use crate::limits::{FRAME_BYTES_MAX, GROUPS_MAX, PAYLOAD_BYTES_MAX};
 use crate::reason::CloseReason;
 use crate::reassembly::Reassembly;
 use crate::stream::{Delivery, OutboxLimits, StreamEnd};
+use crate::ticket::Ticket;
 use crate::time::Time;
 
 /// The credential of a LOGIN is a token.
@@ -65,6 +70,11 @@ pub struct Shared {
 pub enum Event<'a> {
     /// Logged in.
     LoggedIn(SessionId),
+    /// Back in its session, in a new connection.
+    Resumed(SessionId),
+    /// The session has ended without LOGOUT, or nothing leads back to it: what
+    /// waits in the outboxes is lost. `Closed` follows.
+    SessionLost(CloseReason),
     /// Reliable messages of this group flow (again).
     GroupUp(GroupId),
     /// The group's backend is away; messages wait in the outbox.
@@ -73,7 +83,7 @@ pub enum Event<'a> {
     Message(MessageHeader, &'a [u8]),
     /// A PONG came back after this many microseconds.
     RoundTrip(u64),
-    /// The connection is over; nothing follows.
+    /// The connection is over; nothing follows, unless the session is resumed.
     Closed(Closed),
 }
 
@@ -89,7 +99,7 @@ pub enum Closed {
 /// A message was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// The connection is over.
+    /// The connection is over and cannot be resumed.
     #[error("the connection is closed")]
     Closed,
     /// Not logged in yet, or, on an unreliable lane, the group is down.
@@ -110,7 +120,7 @@ pub enum SendError {
 enum State {
     /// HELLO is out.
     Hello(Initiator),
-    /// Keys stand; LOGIN is out.
+    /// Keys stand; LOGIN or ATTACH is out.
     Login(Connection),
     /// In a session.
     Up(Connection),
@@ -142,6 +152,48 @@ pub struct Client {
     ping_stamp: u32,
     next_request: u32,
     session: SessionId,
+    tickets: Tickets,
+}
+
+/// With what a client can come back. A ticket is used up when the gateway has
+/// seen the first sealed frame of the connection that it opened, and that
+/// connection has brought the next. A client whose connection broke in between
+/// does not know which of the two is good, so it keeps both.
+#[derive(Debug, Default)]
+struct Tickets {
+    newest: Option<Ticket>,
+    /// The one that opened the connection which brought `newest`.
+    used: Option<Ticket>,
+    /// The gateway did not know `newest`.
+    is_newest_refused: bool,
+}
+
+impl Tickets {
+    /// The one to try.
+    fn next(&self) -> Option<&Ticket> {
+        if self.is_newest_refused {
+            self.used.as_ref()
+        } else {
+            self.newest.as_ref()
+        }
+    }
+
+    /// A connection stands that the next one opened, if any, and brought this.
+    fn renew(&mut self, ticket: Ticket) {
+        *self = Self {
+            used: self.next().cloned(),
+            newest: Some(ticket),
+            is_newest_refused: false,
+        };
+    }
+
+    /// The next one is not known to the gateway.
+    fn refuse(&mut self) {
+        if self.is_newest_refused {
+            self.used = None;
+        }
+        self.is_newest_refused = true;
+    }
 }
 
 /// How long, ms, a client waits for WELCOME and LOGIN_OK when the gateway has
@@ -174,7 +226,34 @@ impl Client {
             ping_stamp: 0,
             next_request: 1,
             session: SessionId(0),
+            tickets: Tickets::default(),
         })
+    }
+
+    /// Begins a connection that comes back to the session, when the last one is
+    /// over: RESUME waits in `poll_transmit`. Any gateway of the cluster will do,
+    /// over any transport. `ephemeral` must be fresh and secret.
+    ///
+    /// # Errors
+    /// `TicketUnknown` if there is nothing to come back to (`can_resume`).
+    pub fn resume(&mut self, ephemeral: [u8; 32], now: Time) -> Result<(), CloseReason> {
+        let ticket = self.tickets.next().filter(|_| self.can_resume());
+        let ticket = ticket.ok_or(CloseReason::TicketUnknown)?;
+        // What the last connection had not sent is sealed under its keys.
+        self.out = Vec::new();
+        self.reassembly = Reassembly::default();
+        let initiator = Initiator::resume(ticket, ephemeral, now.wire_ms(), &mut self.out)?;
+        self.state = State::Hello(initiator);
+        self.started_at = now;
+        self.heard_at = now;
+        self.sent_at = now;
+        self.pinged_at = None;
+        Ok(())
+    }
+
+    /// Whether the connection is over and the session perhaps not.
+    pub fn can_resume(&self) -> bool {
+        self.is_closed() && self.session != SessionId(0) && self.tickets.next().is_some()
     }
 
     /// The session, once logged in.
@@ -314,7 +393,7 @@ impl Client {
     }
 
     fn check_payload(&self, payload: &[u8]) -> Result<(), SendError> {
-        if self.is_closed() {
+        if self.is_closed() && !self.can_resume() {
             return Err(SendError::Closed);
         }
         if payload.len() > PAYLOAD_BYTES_MAX {
@@ -379,6 +458,19 @@ impl Client {
         for stream in &mut self.streams {
             stream.detach();
         }
+        let (Closed::ByGateway(Some(reason)) | Closed::ByClient(reason)) = closed else {
+            // A reason of a later version; whether the session lives shows.
+            return events(Event::Closed(closed));
+        };
+        let had_way_back = self.can_resume();
+        if reason == CloseReason::TicketUnknown {
+            self.tickets.refuse();
+        } else if !reason.leaves_session() {
+            self.tickets = Tickets::default();
+        }
+        if had_way_back && !self.can_resume() && reason != CloseReason::LoggedOut {
+            events(Event::SessionLost(reason));
+        }
         events(Event::Closed(closed));
     }
 
@@ -395,6 +487,7 @@ impl Client {
                 let peer_ms =
                     crate::frame::Header::decode(frame).map_or(0, |header| header.timestamp_ms);
                 let (keys, parameters) = initiator.welcome(frame).map_err(Closed::ByClient)?;
+                self.tickets.renew(keys.ticket());
                 let mut sealer = Sealer::new(keys.client, now, self.config.rekey);
                 let login = Login {
                     method: LOGIN_METHOD_TOKEN,
@@ -403,7 +496,12 @@ impl Client {
                     device: &self.config.device,
                     credential: self.config.token.as_bytes(),
                 };
-                sealer.seal(now, 0, &mut self.out, |out| Body::Login(login).encode(out));
+                let first = if self.session == SessionId(0) {
+                    Body::Login(login)
+                } else {
+                    Body::Attach
+                };
+                sealer.seal(now, 0, &mut self.out, |out| first.encode(out));
                 self.state = State::Login(Connection {
                     sealer,
                     opener: Opener::new(keys.gateway),
@@ -412,14 +510,14 @@ impl Client {
                 });
                 Ok(())
             }
-            State::Login(mut connection) | State::Up(mut connection) => {
+            State::Login(_) | State::Up(_) => {
+                let mut state = state;
+                let (State::Login(connection) | State::Up(connection)) = &mut state else {
+                    return Ok(());
+                };
                 let opened = check::open(frame, &mut connection.opener, &mut connection.clock, now)
                     .map_err(Closed::ByClient)?;
-                self.state = if self.session == SessionId(0) {
-                    State::Login(connection)
-                } else {
-                    State::Up(connection)
-                };
+                self.state = state;
                 let body = Body::decode(opened.body);
                 let (flags, age) = (opened.flags, opened.age);
                 self.handle_body(now, flags, age, body, scratch, events)
@@ -453,11 +551,19 @@ impl Client {
                 if session == SessionId(0) {
                     return Err(bad);
                 }
+                let is_resume = self.session != SessionId(0);
+                if is_resume && session != self.session {
+                    return Err(bad);
+                }
                 if let State::Login(connection) = std::mem::replace(&mut self.state, State::Closed)
                 {
                     self.session = session;
                     self.state = State::Up(connection);
-                    events(Event::LoggedIn(session));
+                    events(if is_resume {
+                        Event::Resumed(session)
+                    } else {
+                        Event::LoggedIn(session)
+                    });
                     Ok(())
                 } else {
                     Err(bad)
@@ -545,7 +651,7 @@ impl Client {
                 }
                 Ok(())
             }
-            Body::Login(_) | Body::Logout => Err(bad),
+            Body::Login(_) | Body::Logout | Body::Attach => Err(bad),
         }
     }
 

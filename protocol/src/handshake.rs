@@ -1,8 +1,12 @@
 //! The handshake (PROTOCOL §3): Noise NK by the `snow` crate, its frames, and
 //! the keys that come out of it.
 //!
+//! `resume` has the handshake that a ticket replaces it with.
+//!
 //! Invariant: the ephemeral secret is passed in, used for one handshake, and
 //! forgotten; no application data travels before the keys stand.
+
+mod resume;
 
 use std::cell::Cell;
 
@@ -15,6 +19,8 @@ use crate::dh::{self, X25519};
 use crate::frame::{self, AAD_BYTES, FLAG_HANDSHAKE, Header};
 use crate::limits::{FRAME_HEADER_BYTES, HANDSHAKE_FRAME_BYTES_MIN};
 use crate::reason::CloseReason;
+use crate::ticket::Ticket;
+pub use resume::{NOISE_RESUME_NAME, RESUME_FRAME_BYTES, respond_resume, ticket_id};
 
 /// The version of the protocol that this code speaks.
 pub const VERSION: u8 = 1;
@@ -89,6 +95,13 @@ pub struct Keys {
     pub hash: [u8; 32],
 }
 
+impl Keys {
+    /// With which this connection's session can be resumed.
+    pub fn ticket(&self) -> Ticket {
+        Ticket::derive(&self.client, &self.gateway, &self.hash)
+    }
+}
+
 /// The static key of a gateway.
 #[derive(Clone)]
 pub struct StaticKey {
@@ -157,7 +170,7 @@ impl Initiator {
         }
         .encode();
         let prologue = prologue(&head, &clear);
-        let mut noise = builder(ephemeral)?
+        let mut noise = builder(NOISE_NAME, ephemeral)?
             .prologue(&prologue)
             .and_then(|b| b.remote_public_key(gateway))
             .and_then(snow::Builder::build_initiator)
@@ -228,7 +241,7 @@ pub fn respond(
         return Err(CloseReason::BadHandshake);
     }
     let prologue = prologue(hello, &clear);
-    let mut noise = builder(ephemeral)?
+    let mut noise = builder(NOISE_NAME, ephemeral)?
         .prologue(&prologue)
         .and_then(|b| b.local_private_key(&gateway.secret))
         .and_then(snow::Builder::build_responder)
@@ -236,12 +249,22 @@ pub fn respond(
     noise
         .read_message(message, &mut [])
         .map_err(|_| CloseReason::BadHandshake)?;
+    write_welcome(&mut noise, timestamp_ms, parameters, out)
+}
+
+/// The second message, which ends the handshake: both patterns have the same.
+fn write_welcome(
+    noise: &mut snow::HandshakeState,
+    timestamp_ms: u32,
+    parameters: &Parameters,
+    out: &mut Vec<u8>,
+) -> Result<Keys, CloseReason> {
     let mut body = [0; CLEAR_BYTES + NOISE_WELCOME_BYTES];
     body[..CLEAR_BYTES].copy_from_slice(&[TYPE_WELCOME, VERSION, 0, 0]);
     noise
         .write_message(&parameters.encode(), &mut body[CLEAR_BYTES..])
         .map_err(|_| CloseReason::BadHandshake)?;
-    let keys = keys(&mut noise)?;
+    let keys = keys(noise)?;
     frame::encode_handshake(timestamp_ms, &body, out);
     Ok(keys)
 }
@@ -296,8 +319,8 @@ fn keys(noise: &mut snow::HandshakeState) -> Result<Keys, CloseReason> {
     })
 }
 
-fn builder<'a>(ephemeral: [u8; 32]) -> Result<snow::Builder<'a>, CloseReason> {
-    let parameters = NOISE_NAME.parse().map_err(|_| CloseReason::BadHandshake)?;
+fn builder<'a>(name: &str, ephemeral: [u8; 32]) -> Result<snow::Builder<'a>, CloseReason> {
+    let parameters = name.parse().map_err(|_| CloseReason::BadHandshake)?;
     Ok(snow::Builder::with_resolver(
         parameters,
         Box::new(EphemeralResolver(Cell::new(Some(ephemeral)))),

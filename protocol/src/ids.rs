@@ -41,3 +41,8 @@ id!(
     /// Index of a gateway's shard, from 0.
     ShardId(u32)
 );
+id!(
+    /// The public name of a ticket: random, so that it tells nobody whose
+    /// session it is for, nor that two are for the same one.
+    TicketId(u64)
+);

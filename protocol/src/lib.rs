@@ -25,6 +25,7 @@ pub mod limits;
 pub mod reason;
 pub mod reassembly;
 pub mod stream;
+pub mod ticket;
 pub mod time;
 pub mod token;
 pub mod uplink;

@@ -77,6 +77,7 @@ close_reasons! {
     AlreadyOnline = 34, "already_online", Nobody, "the account has a live session";
     CenterUnavailable = 35, "center_unavailable", Ours, "center cannot be reached or cannot grant; try again";
     Full = 36, "full", Ours, "no room for another session or connection";
+    TicketUnknown = 39, "ticket_unknown", Nobody, "the ticket is not known, was used, or its session has ended; log in again";
     LoggedOut = 40, "logged_out", Nobody, "the client logged out";
     LeaseLost = 41, "lease_lost", Ours, "the gateway lost its lease at center; log in again";
     Draining = 42, "draining", Ours, "the gateway is being shut down; connect elsewhere";
@@ -85,6 +86,35 @@ close_reasons! {
     Kicked = 45, "kicked", Nobody, "a backend ended the session";
     PeerClosed = 46, "peer_closed", Nobody, "the client closed or lost its connection";
     LinkLost = 47, "link_lost", Ours, "the backend lost the gateway for longer than it waits";
+    Superseded = 60, "superseded", Nobody, "the session goes on in another connection";
+    Replaced = 61, "replaced", Nobody, "the account logged in anew while nobody held the session";
+    NotResumed = 62, "not_resumed", Nobody, "nobody came back to the session in time";
+}
+
+impl CloseReason {
+    /// Whether a connection that ends for this reason leaves its session
+    /// behind, to be resumed: all do but those for which the session ends.
+    pub const fn leaves_session(self) -> bool {
+        !matches!(
+            self,
+            Self::BadToken
+                | Self::TokenExpired
+                | Self::TokenAudience
+                | Self::TokenReused
+                | Self::AlreadyOnline
+                | Self::TicketUnknown
+                | Self::LoggedOut
+                | Self::LeaseLost
+                | Self::Draining
+                | Self::Revoked
+                | Self::OutboxOverflow
+                | Self::Kicked
+                | Self::LinkLost
+                | Self::Superseded
+                | Self::Replaced
+                | Self::NotResumed
+        )
+    }
 }
 
 macro_rules! drop_reasons {
@@ -135,6 +165,7 @@ drop_reasons! {
     StreamGap, "stream_gap", Nobody, "a reliable message came before its predecessor";
     StreamNotSynced, "stream_not_synced", Nobody, "a reliable message came before both ends agreed where to go on";
     SequencedStale, "sequenced_stale", Nobody, "a newer sequenced message came first";
+    SessionAway, "session_away", Nobody, "the client has not come back yet; reliable messages wait in the backend's outbox";
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ const KICK: u8 = 4;
 const GONE: u8 = 5;
 
 const OPEN_HAS_ADDRESS: u8 = 1;
+const OPEN_AWAY: u8 = 2;
 
 /// A record can't be decoded; the link can't be trusted any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +47,8 @@ impl std::fmt::Display for ClientAddress {
     }
 }
 
-/// The session is here: told to the backend after login and each time the link
-/// comes back.
+/// The session is here: told to the backend after login, each time the link or
+/// the client comes back, and when the client is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Open<'a> {
     /// Which claim of the session; a backend refuses a lower one.
@@ -58,6 +59,9 @@ pub struct Open<'a> {
     pub client_version: u32,
     /// Only if the backend asked for it.
     pub address: Option<ClientAddress>,
+    /// Its client has lost the connection and may come back: send nothing until
+    /// the next OPEN.
+    pub away: bool,
     /// The account.
     pub account: &'a str,
     /// Distribution channel.
@@ -104,11 +108,12 @@ pub fn encode(session: SessionId, record: &Record<'_>, out: &mut Vec<u8>) {
             out.extend_from_slice(&open.fence.0.to_le_bytes());
             out.extend_from_slice(&open.unix_ms.to_le_bytes());
             out.extend_from_slice(&open.client_version.to_le_bytes());
-            out.push(if open.address.is_some() {
+            let address = if open.address.is_some() {
                 OPEN_HAS_ADDRESS
             } else {
                 0
-            });
+            };
+            out.push(address | if open.away { OPEN_AWAY } else { 0 });
             if let Some(address) = open.address {
                 out.extend_from_slice(&address.ip);
                 out.extend_from_slice(&address.port.to_le_bytes());
@@ -200,19 +205,24 @@ pub fn next<'a>(run: &mut &'a [u8]) -> Result<Option<(SessionId, Record<'a>)>, B
             let fence = Fence(u64::from_le_bytes(r.take()?));
             let unix_ms = u64::from_le_bytes(r.take()?);
             let client_version = u32::from_le_bytes(r.take()?);
-            let address = match r.take()? {
-                [0] => None,
-                [OPEN_HAS_ADDRESS] => Some(ClientAddress {
+            let [flags] = r.take()?;
+            if flags & !(OPEN_HAS_ADDRESS | OPEN_AWAY) != 0 {
+                return Err(BadRecord);
+            }
+            let address = if flags & OPEN_HAS_ADDRESS != 0 {
+                Some(ClientAddress {
                     ip: r.take()?,
                     port: u16::from_le_bytes(r.take()?),
-                }),
-                _ => return Err(BadRecord),
+                })
+            } else {
+                None
             };
             Record::Open(Open {
                 fence,
                 unix_ms,
                 client_version,
                 address,
+                away: flags & OPEN_AWAY != 0,
                 account: r.label()?,
                 channel: r.label()?,
             })

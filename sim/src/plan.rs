@@ -113,6 +113,8 @@ pub struct Plan {
     pub lease_ms: u32,
     /// Idle timeout, ms; the heartbeat is a third of it.
     pub idle_timeout_ms: u32,
+    /// How long a session waits for its client, ms.
+    pub resume_ms: u32,
     /// Handshake and login deadlines, ms.
     pub login_timeout_ms: u32,
     /// How long the stub waits for a link, ms.
@@ -190,6 +192,11 @@ impl Plan {
                 random.between(18_000, 25_000) as u32
             } else {
                 random.between(3_000, 8_000) as u32
+            },
+            resume_ms: if random.chance(200) {
+                0
+            } else {
+                random.between(1_000, 12_000) as u32
             },
             login_timeout_ms: random.between(3_000, 6_000) as u32,
             link_grace_ms: random.between(2_000, 12_000),

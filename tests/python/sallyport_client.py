@@ -184,19 +184,27 @@ class Connection:
     happened. Raises `Refused` when the gateway broke a rule; the connection is over then.
     """
 
-    def __init__(self, gateway_key, now_ms, timestamp_origin=0):
+    def __init__(self, gateway_key, now_ms, timestamp_origin=0, lost=None):
+        """`lost` is a connection that was lost: this one comes back to its session."""
         self.timestamp_origin = timestamp_origin
-        self.handshake = wire.Handshake(gateway_key)
+        if lost is None:
+            self.handshake = wire.Handshake(gateway_key)
+            self.streams, self.tickets = {}, []
+        else:
+            self.handshake = wire.ResumeHandshake(lost.tickets[0])
+            self.streams, self.tickets = lost.streams, lost.tickets
+            for stream in self.streams.values():
+                stream.handle_down()
         self.welcome = self.session = self.closed = None
         self.sealer = self.opener = self.peer_clock = None
-        self.streams = {}
         self.events = deque()
         self.received_kinds = {}
         self.untimely = 0
         self.input = bytearray()
         self.output = bytearray()
         self.sent_at_ms = self.heard_at_ms = now_ms
-        self.next_request = self.next_stamp = 1
+        self.next_request = 1 if lost is None else lost.next_request
+        self.next_stamp = 1
         self.heartbeats = True
         self.acknowledges = True
         self.answers = True
@@ -229,10 +237,19 @@ class Connection:
         frame = wire.decode_frame(data, self.frame_bytes_max(), handshake=self.welcome is None)
         self.heard_at_ms = now_ms
         if self.welcome is None:
-            self.welcome = self.handshake.welcome(frame)
+            try:
+                self.welcome = self.handshake.welcome(frame)
+            except wire.Rejected:
+                # Perhaps the one before it is still good.
+                del self.tickets[:1]
+                raise
+            # The newest, and the one that opened this connection.
+            self.tickets = [self.handshake.next_ticket(), *self.tickets[:1]]
             self.sealer = wire.Sealer(self.handshake.client_key, now_ms)
             self.opener = wire.Opener(self.handshake.gateway_key)
             self.peer_clock = wire.PeerClock(frame.timestamp, now_ms)
+            if isinstance(self.handshake, wire.ResumeHandshake):
+                self.send({"kind": wire.ATTACH}, now_ms)
             return
         body = self.opener.open(frame)
         age = self.peer_clock.judge(frame.timestamp, now_ms)
@@ -378,12 +395,12 @@ def steady_ms():
 class Client:
     """Joins a `Connection` to a TCP socket. Every wait has a limit in seconds."""
 
-    def __init__(self, address, gateway_key, timestamp_origin=0, timeout_s=10.0):
+    def __init__(self, address, gateway_key, timestamp_origin=0, timeout_s=10.0, lost=None):
         self.socket = socket.create_connection(address, timeout=timeout_s)
         try:
             self.socket.setblocking(False)
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.connection = Connection(gateway_key, steady_ms(), timestamp_origin)
+            self.connection = Connection(gateway_key, steady_ms(), timestamp_origin, lost)
             self.unsent = b""
             self.ended = False
             self.wait(lambda: self.connection.welcome is not None, timeout_s)
@@ -471,6 +488,11 @@ class Client:
     def login(self, token, timeout_s=10.0, **fields):
         """Logs in and gives the session; a refusal raises `Disconnected` with the `CLOSE`."""
         self.connection.login(token, steady_ms(), **fields)
+        self.wait(lambda: self.connection.session is not None, timeout_s)
+        return self.connection.session
+
+    def wait_resumed(self, timeout_s=10.0):
+        """For a client of a lost connection: waits until it has its session again."""
         self.wait(lambda: self.connection.session is not None, timeout_s)
         return self.connection.session
 

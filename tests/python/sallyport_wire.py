@@ -1,4 +1,4 @@
-"""What the client protocol puts on the wire (`docs/PROTOCOL.md` §2 to §5), without any state of
+"""What the client protocol puts on the wire (`docs/PROTOCOL.md` §2 to §5 and §7), without any state of
 a conversation: frames, the handshake, sealing, rekeying, compression, bodies and tokens.
 
 It opens no socket, reads no clock, and knows no streams: those are `sallyport_client.py`.
@@ -7,6 +7,7 @@ Invariant: whatever bytes come in, the answer is a value or `Refused`.
 """
 
 import base64
+import hashlib
 import json
 import struct
 import time
@@ -31,10 +32,13 @@ SEALED_FRAME_BYTES_MIN = 33
 
 HANDSHAKE, COMPRESSED, KEY_PHASE = 1, 2, 4
 
-HELLO, WELCOME, REJECT = 1, 2, 3
+HELLO, WELCOME, REJECT, RESUME = 1, 2, 3, 4
 VERSION = 1
 NOISE_NAME = b"Noise_NK_25519_ChaChaPoly_BLAKE2s"
 PROLOGUE = b"sallyport-nk-1"
+NOISE_RESUME_NAME = b"Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s"
+RESUME_PROLOGUE = b"sallyport-re-1"
+RESUME_PADDING = bytes(16)
 
 REKEY_FRAMES_MAX = 1 << 20
 REKEY_BYTES_MAX = 1 << 30
@@ -50,7 +54,7 @@ SETTLE_MS = 15_000
 MS_PER_DRIFT_MS = 2_000
 FRESH, OLD, FUTURE = "fresh", "old", "future"
 
-LOGIN, LOGIN_OK, LOGOUT, CLOSE, PING, PONG, SYNC, ACK, GROUP_DOWN = range(1, 10)
+LOGIN, LOGIN_OK, LOGOUT, CLOSE, PING, PONG, SYNC, ACK, GROUP_DOWN, ATTACH = range(1, 11)
 MESSAGE, REQUEST, REPLY, ERROR = range(16, 20)
 RELIABLE, UNRELIABLE, SEQUENCED = range(3)
 CLOSE_TEXT_BYTES_MAX = 256
@@ -213,6 +217,49 @@ class Handshake:
         self.hash = bytes(self.noise.get_handshake_hash())
         return welcome
 
+    def next_ticket(self):
+        return Ticket.derive(self.client_key, self.gateway_key, self.hash)
+
+
+# ------------------------------------------------------------------------------ tickets (§7)
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """What leads back to a session, once."""
+
+    key: bytes
+
+    @classmethod
+    def derive(cls, client_key, gateway_key, handshake_hash):
+        secret = b"sallyport-ticket-key-1" + client_key + gateway_key + handshake_hash
+        return cls(hashlib.blake2s(secret).digest())
+
+    @property
+    def id(self):
+        return hashlib.blake2s(b"sallyport-ticket-id-1" + self.key).digest()[:8]
+
+
+class ResumeHandshake(Handshake):
+    """The initiator's side of a resume: `resume` instead of `hello`."""
+
+    def __init__(self, ticket, ephemeral_private=None):
+        self.ticket = ticket
+        self.noise = NoiseConnection.from_name(NOISE_RESUME_NAME)
+        self.noise.set_as_initiator()
+        self.noise.set_psks(psks=[ticket.key])
+        if ephemeral_private is not None:
+            self.noise.set_keypair_from_private_bytes(Keypair.EPHEMERAL, ephemeral_private)
+        self.client_key = self.gateway_key = self.hash = None
+
+    def hello(self, timestamp, version=VERSION):
+        clear = struct.pack("<BBH", RESUME, version, 0) + self.ticket.id
+        noise_bytes = 32 + len(RESUME_PADDING) + TAG_BYTES
+        associated = associated_bytes(HANDSHAKE, 0, timestamp, len(clear) + noise_bytes)
+        self.noise.set_prologue(RESUME_PROLOGUE + associated + clear)
+        self.noise.start_handshake()
+        return frame_around(associated, clear + bytes(self.noise.write_message(RESUME_PADDING)))
+
 
 # ------------------------------------------------------------------------ sealed bodies (§4)
 
@@ -362,6 +409,7 @@ FIXED = {
     PONG: (struct.Struct("<xI"), ("stamp",)),
     ACK: (struct.Struct("<xHI"), ("group", "ack")),
     GROUP_DOWN: (struct.Struct("<xH"), ("group",)),
+    ATTACH: (struct.Struct("<x"), ()),
 }
 SYNC_LAYOUT = struct.Struct("<BHQII")
 CLOSE_LAYOUT = struct.Struct("<xHI")

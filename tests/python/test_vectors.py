@@ -21,7 +21,7 @@ import sallyport_wire as wire
 DIRECTORY = pathlib.Path(
     os.environ.get("SALLYPORT_VECTORS", pathlib.Path(__file__).parents[2] / "docs" / "vectors")
 )
-SECTIONS = {"handshake", "frames", "rekey", "token", "bad", "websocket"}
+SECTIONS = {"handshake", "resume", "frames", "rekey", "token", "bad", "websocket"}
 BYTE_FIELDS = {"channel", "device", "credential", "text", "payload"}
 
 
@@ -90,6 +90,28 @@ class Vectors(unittest.TestCase):
                 self.assertEqual(handshake.hash.hex(), v["handshake_hash"])
                 self.assertEqual(handshake.client_key.hex(), v["client_key"])
                 self.assertEqual(handshake.gateway_key.hex(), v["gateway_key"])
+
+    def test_resume(self):
+        for label, v in self.section("resume"):
+            with self.subTest(label):
+                before = [
+                    bytes.fromhex(v[f"{name}_before"])
+                    for name in ("client_key", "gateway_key", "handshake_hash")
+                ]
+                ticket = wire.Ticket.derive(*before)
+                self.assertEqual(ticket.key.hex(), v["ticket_key"])
+                self.assertEqual(ticket.id.hex(), v["ticket_id"])
+                handshake = wire.ResumeHandshake(
+                    ticket, bytes.fromhex(v["client_ephemeral_private"])
+                )
+                self.assertEqual(handshake.hello(v["client_timestamp"]).hex(), v["resume_frame"])
+                frame = wire.decode_frame(bytes.fromhex(v["welcome_frame"]), 512, handshake=True)
+                self.assertEqual(frame.timestamp, v["gateway_timestamp"])
+                self.assertEqual(vars(handshake.welcome(frame)), v["welcome"])
+                self.assertEqual(handshake.hash.hex(), v["handshake_hash"])
+                self.assertEqual(handshake.client_key.hex(), v["client_key"])
+                self.assertEqual(handshake.gateway_key.hex(), v["gateway_key"])
+                self.assertEqual(handshake.next_ticket().key.hex(), v["next_ticket_key"])
 
     def test_handshake_as_gateway(self):
         for label, v in self.section("handshake"):

@@ -14,7 +14,9 @@ use anyhow::{Context, anyhow};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use protocol::cipher::Key;
-use protocol::handshake::{Initiator, Keys, Parameters, StaticKey, respond};
+use protocol::handshake::{
+    Initiator, Keys, Parameters, StaticKey, respond, respond_resume, ticket_id,
+};
 use protocol::reason::CloseReason;
 use protocol::token::{Claims, Verifier, issue};
 use serde::Serialize;
@@ -33,6 +35,22 @@ const TOKEN_PUBLIC: [u8; 32] = [
 
 /// 2026-01-01T00:00:00Z, the moment at which all of this happens.
 const UNIX_MS: u64 = 1_767_225_600_000;
+
+const PARAMETERS: Parameters = Parameters {
+    frame_bytes_max: 32_768,
+    heartbeat_interval_ms: 30_000,
+    idle_timeout_ms: 75_000,
+    login_timeout_ms: 10_000,
+    unix_ms: UNIX_MS,
+};
+
+const WELCOME: Welcome = Welcome {
+    frame_bytes_max: PARAMETERS.frame_bytes_max,
+    heartbeat_interval_ms: PARAMETERS.heartbeat_interval_ms,
+    idle_timeout_ms: PARAMETERS.idle_timeout_ms,
+    login_deadline_ms: PARAMETERS.login_timeout_ms,
+    unix_ms: PARAMETERS.unix_ms,
+};
 
 const CLIENT_MS: u32 = 305_419_896;
 const GATEWAY_MS: u32 = 2_596_069_104;
@@ -66,6 +84,33 @@ struct Welcome {
     idle_timeout_ms: u32,
     login_deadline_ms: u32,
     unix_ms: u64,
+}
+
+#[derive(Serialize)]
+struct ResumeFile {
+    version: u32,
+    resume: Resume,
+}
+
+#[derive(Serialize)]
+struct Resume {
+    /// What the ticket comes from: the keys of the connection before.
+    client_key_before: String,
+    gateway_key_before: String,
+    handshake_hash_before: String,
+    ticket_key: String,
+    ticket_id: String,
+    client_ephemeral_private: String,
+    gateway_ephemeral_private: String,
+    client_timestamp: u32,
+    gateway_timestamp: u32,
+    welcome: Welcome,
+    resume_frame: String,
+    welcome_frame: String,
+    handshake_hash: String,
+    client_key: String,
+    gateway_key: String,
+    next_ticket_key: String,
 }
 
 #[derive(Serialize)]
@@ -118,6 +163,13 @@ pub fn artifacts() -> anyhow::Result<Vec<Artifact>> {
             },
         )?,
         file(
+            "docs/vectors/resume.json",
+            &ResumeFile {
+                version: 1,
+                resume: resume(&keys)?,
+            },
+        )?,
+        file(
             "docs/vectors/frames.json",
             &FramesFile {
                 version: 1,
@@ -164,13 +216,7 @@ fn closed(reason: CloseReason) -> anyhow::Error {
 fn handshake() -> anyhow::Result<(Handshake, Keys)> {
     let gateway = StaticKey::from_secret(rising(0x00));
     let (client_ephemeral, gateway_ephemeral) = (rising(0x40), rising(0x80));
-    let parameters = Parameters {
-        frame_bytes_max: 32_768,
-        heartbeat_interval_ms: 30_000,
-        idle_timeout_ms: 75_000,
-        login_timeout_ms: 10_000,
-        unix_ms: UNIX_MS,
-    };
+    let parameters = PARAMETERS;
     let (mut hello, mut welcome) = (Vec::new(), Vec::new());
     let initiator = Initiator::hello(gateway.public(), client_ephemeral, CLIENT_MS, &mut hello)
         .map_err(closed)?;
@@ -195,13 +241,7 @@ fn handshake() -> anyhow::Result<(Handshake, Keys)> {
         gateway_ephemeral_private: hex(&gateway_ephemeral),
         client_timestamp: CLIENT_MS,
         gateway_timestamp: GATEWAY_MS,
-        welcome: Welcome {
-            frame_bytes_max: parameters.frame_bytes_max,
-            heartbeat_interval_ms: parameters.heartbeat_interval_ms,
-            idle_timeout_ms: parameters.idle_timeout_ms,
-            login_deadline_ms: parameters.login_timeout_ms,
-            unix_ms: parameters.unix_ms,
-        },
+        welcome: WELCOME,
         hello_frame: hex(&hello),
         welcome_frame: hex(&welcome),
         handshake_hash: hex(&keys.hash),
@@ -209,6 +249,47 @@ fn handshake() -> anyhow::Result<(Handshake, Keys)> {
         gateway_key: hex(&keys.gateway.0),
     };
     Ok((handshake, keys))
+}
+
+/// The connection of `before` is lost, and another one resumes its session.
+fn resume(before: &Keys) -> anyhow::Result<Resume> {
+    let ticket = before.ticket();
+    let (client_ephemeral, gateway_ephemeral) = (rising(0xc0), rising(0x20));
+    let (mut frame, mut welcome) = (Vec::new(), Vec::new());
+    let initiator =
+        Initiator::resume(&ticket, client_ephemeral, CLIENT_MS, &mut frame).map_err(closed)?;
+    let keys = respond_resume(
+        &ticket,
+        gateway_ephemeral,
+        &frame,
+        GATEWAY_MS,
+        &PARAMETERS,
+        &mut welcome,
+    )
+    .map_err(closed)?;
+    let (client_keys, _) = initiator.welcome(&welcome).map_err(closed)?;
+    anyhow::ensure!(
+        client_keys.ticket() == keys.ticket() && ticket_id(&frame) == Some(ticket.id()),
+        "the two sides of the resume differ"
+    );
+    Ok(Resume {
+        client_key_before: hex(&before.client.0),
+        gateway_key_before: hex(&before.gateway.0),
+        handshake_hash_before: hex(&before.hash),
+        ticket_key: hex(ticket.key()),
+        ticket_id: hex(&ticket.id().0.to_le_bytes()),
+        client_ephemeral_private: hex(&client_ephemeral),
+        gateway_ephemeral_private: hex(&gateway_ephemeral),
+        client_timestamp: CLIENT_MS,
+        gateway_timestamp: GATEWAY_MS,
+        welcome: WELCOME,
+        resume_frame: hex(&frame),
+        welcome_frame: hex(&welcome),
+        handshake_hash: hex(&keys.hash),
+        client_key: hex(&keys.client.0),
+        gateway_key: hex(&keys.gateway.0),
+        next_ticket_key: hex(keys.ticket().key()),
+    })
 }
 
 fn rekeys(keys: &Keys) -> Vec<Rekey> {

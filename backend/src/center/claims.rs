@@ -7,6 +7,7 @@ use std::sync::Arc;
 use protocol::control::{Claim, ClaimGranted, ClaimRefusal, ClaimRefused, to_shard};
 use protocol::ids::{Fence, SessionId};
 use protocol::limits::{ACCOUNT_BYTES_MAX, TOKEN_ID_BYTES_MAX};
+use protocol::reason::CloseReason;
 use protocol::time::Now;
 
 use super::ledger::{Entry, TokenUse};
@@ -106,7 +107,7 @@ impl Center {
         self.tokens.insert(&token_id, used);
         let id = &token_id;
         self.journal(&Entry::Token { used, id });
-        if self.users.by_account(&claim.account).is_some() {
+        if !self.replace_parked(&claim.account) {
             return Err(ClaimRefusal::AlreadyOnline);
         }
         let (session, fence) = self.reserve();
@@ -118,6 +119,7 @@ impl Center {
             slot: claim.slot,
             generation: claim.generation,
             granted: false,
+            parked: false,
         };
         self.users.insert(user);
         self.shards.add_session(shard, session);
@@ -128,6 +130,26 @@ impl Center {
             token_id,
         });
         Ok(())
+    }
+
+    /// Whether the account has no session, or had one that nobody held: then its shard is told
+    /// to end it. Should its client have come back this moment, the new login wins, and backends
+    /// go by the fence until the shard has heard of it.
+    fn replace_parked(&mut self, account: &str) -> bool {
+        let Some(user) = self.users.by_account(account) else {
+            return true;
+        };
+        let (session, fence, index) = (user.session, user.fence, user.shard);
+        let link = self.shards.by_index(index).and_then(|shard| shard.link);
+        // A shard without a link would not hear of it.
+        let Some(link) = link.filter(|_| user.parked) else {
+            return false;
+        };
+        self.users.remove(session);
+        self.shards.remove_session(index, session);
+        self.revoke(link, session, fence, CloseReason::Replaced);
+        self.counts.replaced += 1;
+        true
     }
 
     /// The next session id and fence; reserves a block where the last one is used up. The

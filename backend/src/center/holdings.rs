@@ -2,9 +2,10 @@
 //!
 //! Invariant: a session leaves the table only when its shard says so or its lease has run out.
 
-use protocol::control::{Rebuild, Release, Renewed, Revoke, to_shard};
+use protocol::control::{LiveSession, Rebuild, Release, Renewed, Revoke, to_shard};
 use protocol::ids::{Fence, SessionId};
 use protocol::limits::ACCOUNT_BYTES_MAX;
+use protocol::reason::CloseReason;
 use protocol::time::{Now, Time};
 
 use super::ledger::{Entry, ShardKey};
@@ -50,12 +51,13 @@ impl Center {
                 slot: live.slot,
                 generation: live.generation,
                 granted: true,
+                parked: live.parked,
             };
             if self.take_over(user) {
                 self.counts.rebuilt += 1;
             } else {
                 self.shards.unlist(index, session);
-                self.revoke(link, session, Fence(live.fence));
+                self.revoke(link, session, Fence(live.fence), CloseReason::Revoked);
             }
         }
         if !rebuild.last {
@@ -96,6 +98,7 @@ impl Center {
                 && known.granted;
             if is_same {
                 (known.slot, known.generation) = (user.slot, user.generation);
+                known.parked = user.parked;
             }
             return is_same;
         }
@@ -107,7 +110,7 @@ impl Center {
             self.users.remove(session);
             self.shards.remove_session(shard, session);
             if let Some(link) = self.shards.by_index(shard).and_then(|shard| shard.link) {
-                self.revoke(link, session, fence);
+                self.revoke(link, session, fence, CloseReason::Revoked);
             }
             self.drop_shard_if_empty(shard);
         } else if self.users.is_full() {
@@ -118,13 +121,32 @@ impl Center {
         true
     }
 
-    pub(super) fn revoke(&mut self, link: LinkId, session: SessionId, fence: Fence) {
+    /// A shard tells what has become of a session.
+    pub(super) fn handle_update(&mut self, index: ShardIndex, live: &LiveSession) {
+        let user = self.users.by_session_mut(SessionId(live.session));
+        // One that was replaced or revoked a moment ago is told of in vain.
+        if let Some(user) =
+            user.filter(|user| user.shard == index && user.fence.0 == live.fence && user.granted)
+        {
+            (user.slot, user.generation) = (live.slot, live.generation);
+            user.parked = live.parked;
+        }
+    }
+
+    pub(super) fn revoke(
+        &mut self,
+        link: LinkId,
+        session: SessionId,
+        fence: Fence,
+        reason: CloseReason,
+    ) {
         self.counts.revoked += 1;
         self.send(
             link,
             to_shard::Message::Revoke(Revoke {
                 session: session.0,
                 fence: fence.0,
+                reason: u32::from(reason as u16),
             }),
         );
     }

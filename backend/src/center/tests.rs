@@ -2,7 +2,8 @@
 
 mod histories;
 
-use protocol::control::{LiveSession, Rebuild, Release, Renew, Renewed, Revoke};
+use protocol::control::{LiveSession, Rebuild, Release, Renew, Renewed, Revoke, Update};
+use protocol::reason::CloseReason;
 
 use super::*;
 
@@ -52,6 +53,8 @@ fn to_backend(message: to_backend::Message) -> ToBackend {
     }
 }
 
+const REVOKED: u32 = CloseReason::Revoked as u32;
+
 fn live(session: u64, fence: u64, account: &str) -> LiveSession {
     LiveSession {
         session,
@@ -59,6 +62,7 @@ fn live(session: u64, fence: u64, account: &str) -> LiveSession {
         account: account.to_owned(),
         slot: 1,
         generation: 2,
+        parked: false,
     }
 }
 
@@ -215,6 +219,52 @@ fn a_claim_is_granted_once_an_account_and_once_a_token() {
     let (session_2, fence_2) = rig.granted();
     assert!(session_2 > session && fence_2 > fence);
     assert_eq!(rig.center.counts().releases_ignored, 1);
+}
+
+#[test]
+fn a_session_that_nobody_holds_gives_way_to_a_new_login() {
+    let mut rig = Rig::new();
+    let a = rig.link(1, "a", 1, vec![]);
+    let b = rig.link(2, "b", 1, vec![]);
+    rig.claim(a, 1, "ann", "t1");
+    let (session, fence) = rig.granted();
+    let update = |session, fence, parked| {
+        to_backend::Message::Update(Update {
+            session: Some(LiveSession {
+                parked,
+                ..live(session, fence, "ann")
+            }),
+        })
+    };
+    // Told of another claim, or by a shard that does not hold it: nothing.
+    rig.say(a, update(session, fence + 1, true)).expect("good");
+    rig.say(b, update(session, fence, true)).expect("good");
+    rig.claim(b, 2, "ann", "t2");
+    assert_eq!(rig.refused(), ClaimRefusal::AlreadyOnline);
+    rig.say(a, update(session, fence, true)).expect("good");
+    rig.say(a, update(session, fence, false)).expect("good");
+    rig.claim(b, 3, "ann", "t3");
+    assert_eq!(rig.refused(), ClaimRefusal::AlreadyOnline);
+    rig.say(a, update(session, fence, true)).expect("good");
+    rig.claim(b, 4, "ann", "t4");
+    match rig.sent().as_slice() {
+        [
+            (to, to_shard::Message::Revoke(revoke)),
+            (_, to_shard::Message::ClaimGranted(granted)),
+        ] => {
+            assert_eq!((*to, revoke.session, revoke.fence), (a, session, fence));
+            assert_eq!(revoke.reason, u32::from(CloseReason::Replaced as u16));
+            assert!(granted.session > session && granted.fence > fence);
+        }
+        other => panic!("{other:?}"),
+    }
+    // Where its shard cannot hear of it, it has to wait for the lease.
+    let seat = rig.center.seat_of("ann").expect("she is online");
+    let (session, fence) = (seat.session.0, seat.fence.0);
+    rig.say(b, update(session, fence, true)).expect("good");
+    rig.center.handle_link_down(b);
+    rig.claim(a, 5, "ann", "t5");
+    assert_eq!(rig.refused(), ClaimRefusal::AlreadyOnline);
 }
 
 #[test]
@@ -463,6 +513,7 @@ fn a_list_cannot_take_what_was_never_granted_or_belongs_to_another() {
         let revoke = to_shard::Message::Revoke(Revoke {
             session: entry.session,
             fence: entry.fence,
+            reason: REVOKED,
         });
         assert_eq!(rig.sent(), [(link, revoke)]);
     }
@@ -482,7 +533,13 @@ fn of_two_sessions_of_an_account_the_higher_fence_stays() {
     rig.center.fence_next = 100;
     let a = rig.link(3, "a", 1, vec![live(1, 5, "ann"), live(2, 8, "bob")]);
     let b = rig.link(4, "b", 1, vec![live(3, 7, "ann"), live(4, 6, "bob")]);
-    let revoke = |session, fence| to_shard::Message::Revoke(Revoke { session, fence });
+    let revoke = |session, fence| {
+        to_shard::Message::Revoke(Revoke {
+            session,
+            fence,
+            reason: REVOKED,
+        })
+    };
     assert_eq!(rig.sent(), [(a, revoke(1, 5)), (b, revoke(4, 6))]);
     assert_eq!(rig.center.seat_of("ann").map(|seat| seat.fence.0), Some(7));
     assert_eq!(rig.center.seat_of("bob").map(|seat| seat.fence.0), Some(8));

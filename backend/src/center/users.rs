@@ -21,6 +21,8 @@ pub(super) struct User {
     pub(super) generation: u32,
     /// The claim is on disk and the shard was told.
     pub(super) granted: bool,
+    /// No connection holds it: a new login may take its place.
+    pub(super) parked: bool,
 }
 
 /// The table.

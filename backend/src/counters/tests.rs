@@ -36,7 +36,7 @@ fn numbers_stand_where_their_names_say() {
         syncs: 2,
         ..StubCounts::default()
     };
-    stub.drops[DropReason::ALL.len() - 1] = 3;
+    stub.drops[DropReason::SequencedStale as usize] = 3;
     stub.kicks[0] = 4;
     let game = GameCounters::default();
     let counts = GameCounts {

@@ -37,6 +37,17 @@ pub(super) struct Session {
     pub(super) is_ending: bool,
 }
 
+impl Session {
+    /// A link leads to the client again, or to where it may come back.
+    pub(super) fn lead_to_client(&mut self, is_away: bool) {
+        if is_away {
+            self.stream.detach();
+        } else {
+            self.stream.attach();
+        }
+    }
+}
+
 /// What a timer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
@@ -78,11 +89,10 @@ impl Core {
     pub(super) fn attach_new(&mut self, link: LinkId, id: SessionId, open: &Open<'_>) {
         let incarnation = Incarnation(self.settings.boot.wrapping_add(self.ends));
         self.ends += 1;
-        let mut stream = StreamEnd::backend(self.settings.group, incarnation);
-        stream.attach();
+        let stream = StreamEnd::backend(self.settings.group, incarnation);
         let account: Arc<str> = open.account.into();
         self.by_account.insert(Arc::clone(&account), id);
-        let session = Session {
+        let mut session = Session {
             fence: open.fence,
             account,
             link: Some(link),
@@ -92,6 +102,7 @@ impl Core {
             grace_timed: false,
             is_ending: false,
         };
+        session.lead_to_client(open.away);
         self.sessions.insert(id, session);
         self.counts.connected += 1;
     }

@@ -80,6 +80,7 @@ fn open(fence: u64, account: &str) -> Record<'_> {
         unix_ms: UNIX_MS,
         client_version: 1,
         address: None,
+        away: false,
         account,
         channel: "",
     })
@@ -404,6 +405,31 @@ fn the_same_open_again_is_no_new_player_and_syncs_again() {
     assert_eq!(rig.stub.counts().detached, 0);
     rig.wait_until(60_000);
     assert_eq!(rig.stub.counts().sessions, 1);
+}
+
+#[test]
+fn while_a_client_is_away_its_messages_wait() {
+    let mut rig = Rig::new();
+    let incarnation = rig.player(1, 10, "ann");
+    let Record::Open(open) = open(10, "ann") else {
+        unreachable!("an OPEN")
+    };
+    rig.record(1, 1, Record::Open(Open { away: true, ..open }));
+    rig.stub.call(rig.now, |_, context| {
+        for (lane, payload) in [(Lane::Reliable, b"kept"), (Lane::Unreliable, b"lost")] {
+            let pushed = context.push(SessionId(1), lane, MessageId(1), payload);
+            assert_eq!(pushed, Ok(()));
+        }
+    });
+    assert_eq!(rig.out(), []);
+    assert_eq!(rig.drops(DropReason::GroupDown), 1);
+    rig.wait_until(60_000);
+    assert_eq!(rig.notes(), ["connected ann 10"], "the gateway says when");
+    rig.record(1, 1, Record::Open(open));
+    assert!(matches!(rig.out().as_slice(), [(1, 1, Out::Sync(_))]));
+    rig.sync(1, 1, incarnation, 1, 1);
+    assert_eq!(payloads(&rig.out()), [b"kept"]);
+    assert_eq!(rig.notes(), [""; 0]);
 }
 
 #[test]

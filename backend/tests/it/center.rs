@@ -193,6 +193,7 @@ fn a_killed_center_comes_back_and_knows_what_it_must() {
             account: "ann".to_owned(),
             slot: 0,
             generation: 0,
+            parked: false,
         };
         let mut b = attach(&center, "b", vec![]).await;
         // Center cannot know yet what a holds.

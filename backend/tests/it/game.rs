@@ -96,6 +96,7 @@ fn open(shard: &mut Shard) {
         unix_ms: 1,
         client_version: 1,
         address: None,
+        away: false,
         account: "ann",
         channel: "",
     };
@@ -214,6 +215,7 @@ fn two_who_enter_the_map_are_told_of_each_other() {
                 unix_ms: 1,
                 client_version: 1,
                 address: None,
+                away: false,
                 account,
                 channel: "",
             };
@@ -385,6 +387,7 @@ fn a_gateway_that_does_not_read_is_not_read_and_loses_nothing() {
             unix_ms: 1,
             client_version: 1,
             address: None,
+            away: false,
             account: "bob",
             channel: "",
         };

@@ -99,7 +99,11 @@ fn judge(event: Event<'_>, request: u32, payload: &[u8], heard: &mut io::Result<
             };
         }
         Event::Closed(closed) => *heard = Err(io::Error::other(format!("{closed:?}"))),
-        Event::LoggedIn(_) | Event::GroupUp(_) | Event::RoundTrip(_) => {}
+        Event::LoggedIn(_)
+        | Event::Resumed(_)
+        | Event::SessionLost(_)
+        | Event::GroupUp(_)
+        | Event::RoundTrip(_) => {}
     }
 }
 

@@ -28,6 +28,8 @@ pub struct GatewayConfig {
     pub limits: LimitsConfig,
     /// `[heartbeat]`.
     pub heartbeat: HeartbeatConfig,
+    /// `resume.time_ms`: how long a session waits for a client that was lost.
+    pub resume_ms: u64,
     /// `rekey.frames`: frames under one key before the gateway changes it.
     pub rekey_frames: u64,
     /// `compression.bytes_min`: smaller payloads are not compressed.
@@ -151,6 +153,9 @@ impl GatewayConfig {
             engine,
             limits: LimitsConfig::read(reader, engine.kind, machine),
             heartbeat: HeartbeatConfig::read(reader),
+            // A tunnel, a lift, a changed network: longer, and players of a game
+            // would wonder about somebody who stands still.
+            resume_ms: reader.integer(key("resume.time_ms"), Some(60_000), 0..=3_600_000),
             // 2^20 is the protocol's own bound; lower serves tests. Below 16 the
             // change of keys costs more than the frames.
             rekey_frames: reader.integer(

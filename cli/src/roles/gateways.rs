@@ -155,6 +155,7 @@ fn settings(config: &GatewayConfig) -> anyhow::Result<Settings> {
             login_timeout_ms: ms(limits.login_timeout_ms),
             heartbeat_interval_ms: ms(config.heartbeat.interval_ms),
             idle_timeout_ms: ms(config.heartbeat.idle_timeout_ms),
+            resume_ms: ms(config.resume_ms),
             frames: Rate {
                 per_second: limits.frames_per_second,
                 burst: limits.frames_burst,

@@ -14,6 +14,7 @@ mod help;
 mod impair;
 mod keys;
 mod launch;
+mod resume;
 mod roles;
 
 use std::path::Path;

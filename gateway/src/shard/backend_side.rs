@@ -106,7 +106,14 @@ impl Shard {
                 }
                 to_shard::Message::Renewed(renewed) => self.handle_renewed(renewed.renewal),
                 to_shard::Message::Revoke(revoke) => {
-                    self.handle_revoke(now, SessionId(revoke.session), Fence(revoke.fence));
+                    let reason = u16::try_from(revoke.reason).ok();
+                    let reason = reason.and_then(CloseReason::from_code);
+                    self.close_session(
+                        now,
+                        SessionId(revoke.session),
+                        Fence(revoke.fence),
+                        reason.unwrap_or(CloseReason::Revoked),
+                    );
                 }
                 to_shard::Message::Hello(_) => {}
             }
@@ -206,11 +213,10 @@ impl Shard {
 
     /// A backend ends a session: one that is bound to it, no other.
     fn handle_kick(&mut self, now: Now, at: usize, id: SessionId, fence: Fence, reason: u16) {
-        let session = self
-            .sessions
-            .get(&id)
-            .and_then(|&conn| Self::at(&mut self.connections, conn))
-            .and_then(|connection| connection.session());
+        let session = match self.sessions.get(&id) {
+            Some(&conn) => Self::at(&mut self.connections, conn).and_then(|c| c.session()),
+            None => self.parking.session(id),
+        };
         let Some(session) = session else {
             return;
         };
@@ -231,6 +237,11 @@ impl Shard {
     /// A message body for a client.
     fn handle_data(&mut self, now: Now, at: usize, session_id: SessionId, bytes: &[u8]) {
         let Some(&id) = self.sessions.get(&session_id) else {
+            if self.parking.session(session_id).is_some() {
+                // It was on its way when the client was lost; SYNC will ask for it.
+                self.counters.drop_frame(DropReason::SessionAway);
+                return;
+            }
             self.counters.drop_frame(DropReason::SessionGone);
             let stream = uplink::stream_of(session_id);
             uplink::encode(session_id, &Record::Gone, self.uplinks[at].stream(stream));

@@ -7,7 +7,7 @@ use protocol::body::{BadBody, Body, Lane, MessageHeader, MessageKind};
 use protocol::check::{self, Age, Charged, ClockOffset};
 use protocol::cipher::{Opener, Sealer};
 use protocol::frame::{FLAG_COMPRESSED, Header};
-use protocol::handshake::{self, Parameters};
+use protocol::handshake::{self, Keys, Parameters};
 use protocol::ids::GroupId;
 use protocol::limits::{FRAME_BYTES_MAX, LOGIN_FRAME_BYTES_MAX, TIMESTAMP_FAILURES_MAX};
 use protocol::reason::{CloseReason, DropReason};
@@ -197,14 +197,11 @@ impl Shard {
         connection: &mut Connection,
         frame: &mut [u8],
     ) -> Result<(), CloseReason> {
+        if let Some(ticket) = handshake::ticket_id(frame) {
+            return self.handle_resume(now, connection, frame, ticket);
+        }
         let ephemeral = self.ephemeral();
-        let parameters = Parameters {
-            frame_bytes_max: FRAME_BYTES_MAX as u32,
-            heartbeat_interval_ms: self.config.heartbeat_interval_ms,
-            idle_timeout_ms: self.config.idle_timeout_ms,
-            login_timeout_ms: self.config.login_timeout_ms,
-            unix_ms: now.unix_ms,
-        };
+        let parameters = self.parameters(now);
         self.lend_out(connection);
         let keys = handshake::respond(
             &self.config.key,
@@ -214,15 +211,38 @@ impl Shard {
             &parameters,
             &mut connection.out,
         )?;
+        self.take_keys(now, connection, frame, keys);
+        connection.phase = Phase::Login;
+        Ok(())
+    }
+
+    /// What WELCOME tells.
+    pub(super) fn parameters(&self, now: Now) -> Parameters {
+        Parameters {
+            frame_bytes_max: FRAME_BYTES_MAX as u32,
+            heartbeat_interval_ms: self.config.heartbeat_interval_ms,
+            idle_timeout_ms: self.config.idle_timeout_ms,
+            login_timeout_ms: self.config.login_timeout_ms,
+            unix_ms: now.unix_ms,
+        }
+    }
+
+    /// The handshake that this first frame began has given these keys.
+    pub(super) fn take_keys(
+        &self,
+        now: Now,
+        connection: &mut Connection,
+        frame: &[u8],
+        keys: Keys,
+    ) {
         let client_ms = Header::decode(frame).map_or(0, |header| header.timestamp_ms);
         connection.ciphers = Some(Ciphers {
+            ticket: keys.ticket(),
             sealer: Sealer::new(keys.gateway, now.time, self.config.rekey),
             opener: Opener::new(keys.client),
             clock: ClockOffset::new(client_ms, now.time),
         });
-        connection.phase = Phase::Login;
         self.counters.handshakes.add(1);
-        Ok(())
     }
 
     fn handle_body(
@@ -246,6 +266,12 @@ impl Shard {
             Body::Login(login) => {
                 return match connection.phase {
                     Phase::Login => self.handle_login(now, connection, &login),
+                    _ => Err(CloseReason::BadBody),
+                };
+            }
+            Body::Attach => {
+                return match connection.phase {
+                    Phase::Resuming(_) => self.handle_attach(now, connection),
                     _ => Err(CloseReason::BadBody),
                 };
             }

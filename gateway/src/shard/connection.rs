@@ -7,9 +7,10 @@ use std::net::SocketAddr;
 use protocol::body::Body;
 use protocol::check::{Bucket, ClockOffset};
 use protocol::cipher::{Opener, Sealer};
-use protocol::ids::{Fence, SessionId};
+use protocol::ids::{Fence, SessionId, TicketId};
 use protocol::limits::{FRAME_BYTES_MAX, HELLO_FRAME_BYTES_MAX, LOGIN_FRAME_BYTES_MAX};
 use protocol::reassembly::Reassembly;
+use protocol::ticket::Ticket;
 use protocol::time::Time;
 
 use crate::engine::ConnId;
@@ -24,6 +25,9 @@ pub enum Phase {
     Login,
     /// Its claim is at center.
     Claiming(Box<PendingLogin>),
+    /// Keys stand by a ticket; its ATTACH has not come. The session does not
+    /// know of it yet.
+    Resuming(Box<PendingResume>),
     /// Logged in.
     Session(Box<Session>),
     /// CLOSE is out or on its way; what still comes is discarded.
@@ -45,6 +49,15 @@ pub struct PendingLogin {
     pub client_version: u32,
     /// Distribution channel.
     pub channel: Box<str>,
+}
+
+/// Which session a connection is about to take.
+#[derive(Debug)]
+pub struct PendingResume {
+    /// The session.
+    pub session: SessionId,
+    /// Under which ticket: it counts only while it is the session's.
+    pub ticket: TicketId,
 }
 
 /// A logged-in player.
@@ -82,6 +95,15 @@ pub struct Binding {
     pub down_told: bool,
 }
 
+impl Binding {
+    /// The session is to be opened there anew, if the uplink is up.
+    pub fn reopen(&mut self) {
+        // An earlier epoch never comes again.
+        self.epoch = self.epoch.wrapping_sub(1);
+        self.down_told = false;
+    }
+}
+
 /// The ciphers of a connection past its handshake.
 #[derive(Debug)]
 pub struct Ciphers {
@@ -91,6 +113,8 @@ pub struct Ciphers {
     pub opener: Opener,
     /// The client's clock against ours.
     pub clock: ClockOffset,
+    /// With which its session can be resumed, once it has one.
+    pub ticket: Ticket,
 }
 
 /// One connection.

@@ -1,6 +1,8 @@
 //! From LOGIN to the end of a session: the token, the claim at center, the
 //! bindings to backends, and the lease without which no session may live.
 
+use std::net::SocketAddr;
+
 use protocol::body::{Body, Login};
 use protocol::client::LOGIN_METHOD_TOKEN;
 use protocol::control::{self, Claim, ClaimGranted, ClaimRefusal, ClaimRefused, to_backend};
@@ -37,6 +39,13 @@ pub struct Lease {
     lost: bool,
 }
 
+impl Lease {
+    /// Whether sessions may live.
+    pub fn is_held(&self, now: Time) -> bool {
+        now < self.until
+    }
+}
+
 impl Shard {
     pub(super) fn handle_login(
         &mut self,
@@ -54,6 +63,7 @@ impl Shard {
         if self.sessions.len() + self.claims.len() >= self.config.sessions_max {
             return Err(CloseReason::Full);
         }
+        self.make_room(now);
         let claim = self.next_claim;
         self.next_claim += 1;
         self.claims.insert(claim, connection.id);
@@ -84,7 +94,7 @@ impl Shard {
             return;
         };
         let id = connection.id;
-        if now.time >= self.lease.until {
+        if !self.lease.is_held(now.time) {
             // This process was frozen: center may have given the account away.
             self.connections[id.index as usize] = Some(connection);
             self.release(session_id, fence);
@@ -111,15 +121,10 @@ impl Shard {
         self.sessions.insert(session_id, id);
         self.counters.sessions.set(self.sessions.len() as u64);
         self.counters.logins.add(1);
-        self.counters.frames_sent.add(1);
-        self.lend_out(&mut connection);
-        connection.seal(
-            now.time,
-            &Body::LoginOk {
-                session: session_id,
-                unix_ms: now.unix_ms,
-            },
-        );
+        if let Some(ciphers) = &connection.ciphers {
+            self.tickets.insert(ciphers.ticket.id(), session_id);
+        }
+        self.tell_logged_in(now, &mut connection, session_id);
         // One that is new has left no instance, so it is not at its end.
         let _ = self.bind_session(&mut connection);
         self.connections[id.index as usize] = Some(connection);
@@ -139,9 +144,17 @@ impl Shard {
         self.close(now, id, reason);
     }
 
-    /// Center does not know a session: it is closed.
-    pub(super) fn handle_revoke(&mut self, now: Now, session: SessionId, fence: Fence) {
-        self.close_session(now, session, fence, CloseReason::Revoked);
+    /// The client has its session, for the first time or again.
+    pub(super) fn tell_logged_in(
+        &mut self,
+        now: Now,
+        connection: &mut Connection,
+        session: SessionId,
+    ) {
+        self.lend_out(connection);
+        let unix_ms = now.unix_ms;
+        connection.seal(now.time, &Body::LoginOk { session, unix_ms });
+        self.counters.frames_sent.add(1);
     }
 
     /// Closes a session by name, unless the fence is another one's.
@@ -153,7 +166,7 @@ impl Shard {
         reason: CloseReason,
     ) {
         let Some(&id) = self.sessions.get(&session) else {
-            return;
+            return self.close_parked(now, session, fence, reason);
         };
         let fits = self
             .connection(id)
@@ -169,10 +182,19 @@ impl Shard {
     /// that it has not left. Where only such are there, the session is at its
     /// end, and this says why.
     pub(super) fn bind_session(&mut self, connection: &mut Connection) -> Option<CloseReason> {
-        let peer = connection.peer;
-        let Phase::Session(session) = &mut connection.phase else {
-            return None;
-        };
+        match &mut connection.phase {
+            Phase::Session(session) => self.bind(session, connection.peer, false),
+            _ => None,
+        }
+    }
+
+    /// The same for a session whose client is `away`, or is at `peer`.
+    pub(super) fn bind(
+        &mut self,
+        session: &mut Session,
+        peer: Option<SocketAddr>,
+        away: bool,
+    ) -> Option<CloseReason> {
         for group in 0..session.bindings.len() {
             let binding = session.bindings[group];
             if binding
@@ -218,6 +240,7 @@ impl Shard {
                 unix_ms: session.login_unix_ms,
                 client_version: session.client_version,
                 address,
+                away,
                 account: &session.account,
                 channel: &session.channel,
             };
@@ -241,20 +264,16 @@ impl Shard {
             Phase::Session(session) => {
                 self.sessions.remove(&session.id);
                 self.counters.sessions.set(self.sessions.len() as u64);
-                let end = Record::End {
-                    fence: session.fence,
-                    reason: reason as u16,
-                    unix_ms: now.unix_ms,
-                };
-                for binding in &session.bindings {
-                    if let Some(at) = binding.uplink.map(usize::from)
-                        && self.uplinks[at].holds(binding)
-                    {
-                        let stream = uplink::stream_of(session.id);
-                        uplink::encode(session.id, &end, self.uplinks[at].stream(stream));
+                match &connection.ciphers {
+                    Some(ciphers) if reason.leaves_session() && self.config.resume_ms > 0 => {
+                        self.park(now, session, ciphers.ticket.clone());
                     }
+                    Some(ciphers) => {
+                        self.tickets.remove(&ciphers.ticket.id());
+                        self.tell_end(now, &session, reason);
+                    }
+                    None => self.tell_end(now, &session, reason),
                 }
-                self.release(session.id, session.fence);
             }
             Phase::Claiming(pending) => {
                 self.claims.remove(&pending.claim);
@@ -267,6 +286,24 @@ impl Shard {
             // `close` still wants to know whether there were keys.
             phase => connection.phase = phase,
         }
+    }
+
+    /// Tells backends and center that a session has ended.
+    pub(super) fn tell_end(&mut self, now: Now, session: &Session, reason: CloseReason) {
+        let end = Record::End {
+            fence: session.fence,
+            reason: reason as u16,
+            unix_ms: now.unix_ms,
+        };
+        for binding in &session.bindings {
+            if let Some(at) = binding.uplink.map(usize::from)
+                && self.uplinks[at].holds(binding)
+            {
+                let stream = uplink::stream_of(session.id);
+                uplink::encode(session.id, &end, self.uplinks[at].stream(stream));
+            }
+        }
+        self.release(session.id, session.fence);
     }
 
     /// Tells center that a session has ended. If center is away, the next
@@ -293,14 +330,13 @@ impl Shard {
             .flatten()
             .filter_map(|connection| {
                 let session = connection.session()?;
-                Some(control::LiveSession {
-                    session: session.id.0,
-                    fence: session.fence.0,
-                    account: session.account.to_string(),
-                    slot: connection.id.index,
-                    generation: connection.id.generation,
-                })
+                Some(live_session(session, Some(connection.id)))
             })
+            .chain(
+                self.parking
+                    .iter()
+                    .map(|session| live_session(session, None)),
+            )
             .collect();
         let center = &mut self.uplinks[CENTER];
         for chunk in live.chunks(REBUILD_SESSIONS) {
@@ -344,7 +380,7 @@ impl Shard {
             };
             self.uplinks[CENTER].control(to_backend::Message::Renew(renew));
         }
-        if !self.lease.lost && !self.sessions.is_empty() && now.time >= self.lease.until {
+        if !self.lease.lost && self.holds_sessions() && now.time >= self.lease.until {
             self.lease.lost = true;
             self.closing_sweep
                 .get_or_insert((CloseReason::LeaseLost, 0));
@@ -357,8 +393,20 @@ impl Shard {
             return None;
         }
         let renew = self.uplinks[CENTER].up.then_some(self.lease.renew_at);
-        let end = (!self.lease.lost && !self.sessions.is_empty()).then_some(self.lease.until);
+        let end = (!self.lease.lost && self.holds_sessions()).then_some(self.lease.until);
         [renew, end].into_iter().flatten().min()
+    }
+}
+
+/// What center is told of a session.
+pub(super) fn live_session(session: &Session, conn: Option<ConnId>) -> control::LiveSession {
+    control::LiveSession {
+        session: session.id.0,
+        fence: session.fence.0,
+        account: session.account.to_string(),
+        slot: conn.map_or(0, |conn| conn.index),
+        generation: conn.map_or(0, |conn| conn.generation),
+        parked: conn.is_none(),
     }
 }
 
@@ -375,7 +423,7 @@ fn claim_message(id: ConnId, pending: &PendingLogin) -> to_backend::Message {
     })
 }
 
-fn client_address(peer: std::net::SocketAddr) -> ClientAddress {
+fn client_address(peer: SocketAddr) -> ClientAddress {
     let ip = match peer.ip() {
         std::net::IpAddr::V4(ip) => ip.to_ipv6_mapped(),
         std::net::IpAddr::V6(ip) => ip,

@@ -63,6 +63,7 @@ impl Judge<'_> {
             }
             Event::Message(header, payload) => self.message(&header, payload),
             Event::Closed(closed) => self.seen.closed = Some(closed),
+            Event::Resumed(_) | Event::SessionLost(_) => {}
             Event::GroupUp(_) | Event::GroupDown(_) | Event::RoundTrip(_) => {}
         }
     }

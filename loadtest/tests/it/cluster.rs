@@ -255,6 +255,7 @@ fn gateway_config(key: &StaticKey, center: SocketAddr, game: SocketAddr) -> Gate
             login_timeout_ms: 10_000,
             heartbeat_interval_ms: 20_000,
             idle_timeout_ms: 60_000,
+            resume_ms: 0,
             frames: unlimited,
             bytes: unlimited,
             send_queue_bytes_max: 1 << 20,

@@ -16,6 +16,8 @@ use double::{Double, GROUP, HEARTBEAT_INTERVAL_MS, IDLE_TIMEOUT_MS};
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Seen {
     LoggedIn(u64),
+    Resumed(u64),
+    Lost(CloseReason),
     Up(u16),
     Down(u16),
     Message(MessageKind, u32, Vec<u8>),
@@ -26,6 +28,8 @@ enum Seen {
 fn seen(event: Event<'_>) -> Seen {
     match event {
         Event::LoggedIn(session) => Seen::LoggedIn(session.0),
+        Event::Resumed(session) => Seen::Resumed(session.0),
+        Event::SessionLost(reason) => Seen::Lost(reason),
         Event::GroupUp(group) => Seen::Up(group.0),
         Event::GroupDown(group) => Seen::Down(group.0),
         Event::Message(header, payload) => {

@@ -3,7 +3,7 @@
 /// Gateway shard to backend.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ToBackend {
-    #[prost(oneof = "to_backend::Message", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "to_backend::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub message: ::core::option::Option<to_backend::Message>,
 }
 /// Nested message and enum types in `ToBackend`.
@@ -27,6 +27,9 @@ pub mod to_backend {
         /// center only
         #[prost(message, tag = "6")]
         Abandon(super::Abandon),
+        /// center only
+        #[prost(message, tag = "7")]
+        Update(super::Update),
     }
 }
 /// Backend to gateway shard.
@@ -157,6 +160,15 @@ pub struct LiveSession {
     pub slot: u32,
     #[prost(uint32, tag = "5")]
     pub generation: u32,
+    /// no connection holds it; its client may come back
+    #[prost(bool, tag = "6")]
+    pub parked: bool,
+}
+/// What has become of a session that the shard holds.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Update {
+    #[prost(message, optional, tag = "1")]
+    pub session: ::core::option::Option<LiveSession>,
 }
 /// Keeps the shard's lease. A shard that got no Renewed for the lease time
 /// closes its sessions.
@@ -170,13 +182,16 @@ pub struct Renewed {
     #[prost(uint64, tag = "1")]
     pub renewal: u64,
 }
-/// Center does not know this session (any more): close it.
+/// The session is to end.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Revoke {
     #[prost(fixed64, tag = "1")]
     pub session: u64,
     #[prost(uint64, tag = "2")]
     pub fence: u64,
+    /// wire code of a close reason
+    #[prost(uint32, tag = "3")]
+    pub reason: u32,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

@@ -166,7 +166,7 @@ fn a_longer_welcome_of_a_later_gateway_is_understood() {
     let (key, (initiator, hello)) = (gateway(), hello());
     let clear = [TYPE_WELCOME, VERSION, 0, 0];
     let prologue = prologue(&hello, &[TYPE_HELLO, VERSION, 0, 0]);
-    let mut noise = builder([5; 32])
+    let mut noise = builder(NOISE_NAME, [5; 32])
         .unwrap()
         .prologue(&prologue)
         .and_then(|b| b.local_private_key(key.secret()))

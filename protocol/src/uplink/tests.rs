@@ -15,6 +15,7 @@ struct Parts {
     version: u32,
     reason: u16,
     address: Option<([u8; 16], u16)>,
+    away: bool,
     labels: [String; 2],
     body: Vec<u8>,
 }
@@ -25,21 +26,24 @@ fn parts() -> impl Strategy<Value = Parts> {
         any::<[u64; 3]>(),
         any::<u32>(),
         any::<u16>(),
-        any::<Option<([u8; 16], u16)>>(),
+        any::<(Option<([u8; 16], u16)>, bool)>(),
         ["\\PC{0,16}", "\\PC{0,16}"],
         prop::collection::vec(any::<u8>(), 0..100),
     )
         .prop_map(
-            |(kind, [session, fence, unix_ms], version, reason, address, labels, body)| Parts {
-                kind,
-                session,
-                fence,
-                unix_ms,
-                version,
-                reason,
-                address,
-                labels,
-                body,
+            |(kind, [session, fence, unix_ms], version, reason, (address, away), labels, body)| {
+                Parts {
+                    kind,
+                    session,
+                    fence,
+                    unix_ms,
+                    version,
+                    reason,
+                    address,
+                    away,
+                    labels,
+                    body,
+                }
             },
         )
 }
@@ -54,6 +58,7 @@ impl Parts {
                 unix_ms,
                 client_version: self.version,
                 address: self.address.map(|(ip, port)| ClientAddress { ip, port }),
+                away: self.away,
                 account: &self.labels[0],
                 channel: &self.labels[1],
             }),

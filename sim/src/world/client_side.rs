@@ -115,7 +115,10 @@ fn collect(told: &mut Vec<Told>) -> impl FnMut(client::Event<'_>) {
         }
         client::Event::Closed(closed) => told.push(Told::Closed(closed)),
         client::Event::GroupUp(group) => told.push(Told::GroupUp(group)),
-        client::Event::GroupDown(_) | client::Event::RoundTrip(_) => {}
+        client::Event::Resumed(_)
+        | client::Event::SessionLost(_)
+        | client::Event::GroupDown(_)
+        | client::Event::RoundTrip(_) => {}
     }
 }
 

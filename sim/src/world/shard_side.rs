@@ -205,6 +205,7 @@ impl World {
             login_timeout_ms: plan.login_timeout_ms,
             heartbeat_interval_ms: heartbeat,
             idle_timeout_ms: idle,
+            resume_ms: plan.resume_ms,
             frames: Rate {
                 per_second: plan.frames_per_second,
                 burst: 2 * plan.frames_per_second,

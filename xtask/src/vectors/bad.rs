@@ -111,7 +111,7 @@ pub fn frames() -> anyhow::Result<Vec<Bad>> {
     }
     for (name, body) in [
         ("kind 0", [0; 8].as_slice()),
-        ("kind 10, which is not defined", &[10]),
+        ("kind 11, which is not defined", &[11]),
         ("kind 20, which is not defined", &[20; 20]),
     ] {
         examples.push((

@@ -184,6 +184,7 @@ fn from_client(client: &mut Sender, token: &str) -> anyhow::Result<()> {
             credential: token.as_bytes(),
         }),
     )?;
+    client.send("ATTACH", Body::Attach)?;
     client.send(
         "SYNC of a client that has sent nothing",
         Body::Sync(Sync {
@@ -407,6 +408,7 @@ fn fields(body: &Body<'_>) -> BTreeMap<&'static str, Value> {
         ),
         Body::Ack { group, ack } => (8, vec![("group", json!(group.0)), ("ack", json!(ack))]),
         Body::GroupDown { group } => (9, vec![("group", json!(group.0))]),
+        Body::Attach => (10, vec![]),
         Body::Message { header, payload } => message_fields(&header, payload),
     };
     let mut fields: BTreeMap<_, _> = fields.into_iter().collect();

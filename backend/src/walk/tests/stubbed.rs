@@ -91,6 +91,7 @@ impl Rig {
                 unix_ms: 1,
                 client_version: 1,
                 address: None,
+                away: false,
                 account: &account,
                 channel: "",
             }),

@@ -3,7 +3,7 @@
 //! nothing of what a test does to others.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -37,6 +37,10 @@ pub struct Seen {
     pub downs: u32,
     /// Replies in the order of their arrival: request and payload.
     pub replies: Vec<(u32, Vec<u8>)>,
+    /// The sessions that it has come back to.
+    pub resumed: Vec<SessionId>,
+    /// Why nothing leads back to its session.
+    pub lost: Option<CloseReason>,
     /// How its connection ended.
     pub closed: Option<Closed>,
 }
@@ -85,9 +89,7 @@ impl Player {
 
     /// Connects to whatever listens there, for a gateway with this key; login is under way.
     pub fn connect_to(address: SocketAddr, gateway_key: [u8; 32], token: String) -> Self {
-        let stream = TcpStream::connect(address).expect("something accepts");
-        stream.set_nodelay(true).expect("a socket");
-        stream.set_read_timeout(Some(LOOK)).expect("a socket");
+        let stream = Self::socket(address);
         let origin = Instant::now();
         let config = ClientConfig {
             gateway_key,
@@ -168,6 +170,46 @@ impl Player {
         took
     }
 
+    /// Loses its connection.
+    pub fn cut(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+        self.vanish();
+    }
+
+    /// Loses its connection, of which the gateway hears nothing while the socket
+    /// that this returns lives.
+    pub fn vanish(&mut self) -> TcpStream {
+        let old = self.stream.try_clone().expect("a descriptor");
+        self.client.handle_disconnected(&mut |_| {});
+        old
+    }
+
+    /// Begins to come back, to the same gateway; the bytes of its RESUME.
+    pub fn try_resume(&mut self, cluster: &Cluster) -> Vec<u8> {
+        self.stream = Self::socket(cluster.address());
+        self.seen.closed = None;
+        let now = self.now();
+        let began = self.client.resume(random32(), now);
+        began.expect("a way back");
+        self.transmit()
+    }
+
+    /// Comes back, and waits until its group is up.
+    pub fn come_back(&mut self, cluster: &Cluster) {
+        let (before, ups) = (self.seen.resumed.len(), self.seen.ups);
+        self.try_resume(cluster);
+        self.wait("a resume", |seen| {
+            seen.resumed.len() > before && seen.ups > ups
+        });
+    }
+
+    fn socket(address: SocketAddr) -> TcpStream {
+        let stream = TcpStream::connect(address).expect("the gateway accepts");
+        stream.set_nodelay(true).expect("a socket");
+        stream.set_read_timeout(Some(LOOK)).expect("a socket");
+        stream
+    }
+
     /// Ends its session and waits for the gateway's word.
     pub fn logout(mut self) {
         let now = self.now();
@@ -190,6 +232,8 @@ impl Player {
             Event::Message(header, payload) if header.kind == MessageKind::Reply => {
                 seen.replies.push((header.request, payload.to_vec()));
             }
+            Event::Resumed(session) => seen.resumed.push(session),
+            Event::SessionLost(reason) => seen.lost = Some(reason),
             Event::Message(..) | Event::RoundTrip(_) => {}
             Event::Closed(closed) => seen.closed = Some(closed),
         };
@@ -206,14 +250,17 @@ impl Player {
         self.transmit();
     }
 
-    fn transmit(&mut self) {
+    /// Sends what the core has; that.
+    fn transmit(&mut self) -> Vec<u8> {
+        let mut sent = Vec::new();
         let mut out = Vec::new();
         let now = self.now();
         while self.client.poll_transmit(now, &mut self.shared, &mut out) {
             // A socket that fails is found out by the next read.
             let _ = self.stream.write_all(&out);
-            out.clear();
+            sent.append(&mut out);
         }
+        sent
     }
 
     fn now(&self) -> Time {

@@ -18,6 +18,9 @@ const PING_FRAME_BYTES: usize = FRAME_HEADER_BYTES + 6 + TAG_BYTES;
 const LOGOUT_FRAME_BYTES: usize = FRAME_HEADER_BYTES + 1 + TAG_BYTES;
 /// Where the ephemeral public key lies in a HELLO or WELCOME.
 const EPHEMERAL: std::ops::Range<usize> = FRAME_HEADER_BYTES + 4..FRAME_HEADER_BYTES + 36;
+/// In a RESUME the id of the ticket comes before it.
+const RESUME: u8 = 4;
+const RESUME_EPHEMERAL: std::ops::Range<usize> = FRAME_HEADER_BYTES + 12..FRAME_HEADER_BYTES + 44;
 
 /// Cuts a byte stream into whole frames.
 #[derive(Debug, Default)]
@@ -65,7 +68,12 @@ impl Sealed {
                 continue;
             };
             if header.flags & FLAG_HANDSHAKE != 0 {
-                if let Some(key) = frame.get(EPHEMERAL) {
+                let at = if frame.get(FRAME_HEADER_BYTES) == Some(&RESUME) {
+                    RESUME_EPHEMERAL
+                } else {
+                    EPHEMERAL
+                };
+                if let Some(key) = frame.get(at) {
                     ephemeral(key)?;
                 }
                 continue;

@@ -21,7 +21,7 @@ mod shard_side;
 mod tcp;
 mod walkers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::handshake::StaticKey;
 use protocol::time::Time;
@@ -87,6 +87,8 @@ pub struct World {
     next_link: u64,
     next_token: u64,
     next_life: u32,
+    /// Sessions, with their fences, that center has told a shard to end.
+    revoked: BTreeSet<(u64, u64)>,
     /// What one client once sent, for somebody to replay.
     recorded: Vec<u8>,
     /// Times that a plant could have struck.
@@ -137,6 +139,7 @@ impl World {
             next_token: 1,
             next_life: 1,
             recorded: Vec::new(),
+            revoked: BTreeSet::new(),
             plant_chances: 0,
             view_plants: ViewPlants::default(),
             enters: 0,

@@ -189,6 +189,9 @@ impl World {
                 break;
             }
             for (LinkId(number), message) in sends {
+                if let Some(to_shard::Message::Revoke(revoke)) = &message.message {
+                    self.revoked.insert((revoke.session, revoke.fence));
+                }
                 if let Some(to_shard::Message::ClaimGranted(granted)) = &message.message {
                     let (session, fence) = (granted.session, granted.fence);
                     let account = self
@@ -245,7 +248,8 @@ impl World {
     }
 
     /// No two shards that run have a live session of one account; and where
-    /// center is about to grant `account`, none has.
+    /// center is about to grant `account`, none has. One that center has told its
+    /// shard to end does not count: the fence keeps it from backends.
     pub(super) fn check_one_live_session(&self, account: Option<&str>) -> Step {
         let mut live = std::collections::BTreeMap::new();
         for (shard, host) in self.shards.iter().enumerate() {
@@ -254,7 +258,10 @@ impl World {
             if host.paused_until >= self.now {
                 continue;
             }
-            for (whose, session, _) in host.core.iter().flat_map(|core| core.live_sessions()) {
+            for (whose, session, fence) in host.core.iter().flat_map(|core| core.live_sessions()) {
+                if self.revoked.contains(&(session.0, fence.0)) {
+                    continue;
+                }
                 check(account != Some(whose), Rule::OneLiveSession, || {
                     format!("center grants {whose}, whose session {session} lives")
                 })?;

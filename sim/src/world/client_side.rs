@@ -1,5 +1,5 @@
 //! The clients: a core each, and an application that logs in, sends, logs out,
-//! and comes back after each end with a new session.
+//! and comes back after each end: to its session if it can, else with a new one.
 
 use std::mem;
 
@@ -43,6 +43,10 @@ const BACKOFF_MS: (u64, u64) = (200, 6_000);
 /// Logins in a thousand that try a token a second time.
 const REUSE_PER_MILLE: u64 = 80;
 
+/// Lost connections in a thousand after which an application does not want its
+/// session back, but a new one.
+const FORGET_PER_MILLE: u64 = 100;
+
 /// Messages that an application sends at once now and then, at most.
 const BURST_MAX: u64 = 100;
 
@@ -57,9 +61,9 @@ pub struct ClientHost {
     pub life: u32,
     /// Its connection.
     pub conn: Option<u64>,
-    /// Its core, once connected.
+    /// Its core, once connected; also while it is on its way back to its session.
     pub core: Option<Client>,
-    /// Its number in the book.
+    /// Its number in the book, as long as it has that core.
     pub attempt: Option<u32>,
     backoff_ms: u64,
     wake_at: Option<Time>,
@@ -103,6 +107,7 @@ impl ClientHost {
 enum Told {
     LoggedIn(SessionId),
     GroupUp(GroupId),
+    Resumed,
     Message(MessageHeader, Vec<u8>),
     Closed(Closed),
 }
@@ -115,8 +120,8 @@ fn collect(told: &mut Vec<Told>) -> impl FnMut(client::Event<'_>) {
         }
         client::Event::Closed(closed) => told.push(Told::Closed(closed)),
         client::Event::GroupUp(group) => told.push(Told::GroupUp(group)),
-        client::Event::Resumed(_)
-        | client::Event::SessionLost(_)
+        client::Event::Resumed(_) => told.push(Told::Resumed),
+        client::Event::SessionLost(_)
         | client::Event::GroupDown(_)
         | client::Event::RoundTrip(_) => {}
     }
@@ -147,6 +152,10 @@ impl World {
         if self.clients[client].conn != Some(number) {
             return Ok(());
         }
+        if self.clients[client].core.is_some() {
+            self.client_resumes(client)?;
+            return self.client_read(number);
+        }
         let token = self.token(client);
         let ephemeral = self.random.secret();
         let config = ClientConfig {
@@ -172,11 +181,29 @@ impl World {
         host.attempt = Some(self.book.note_attempt());
         self.walker_begins(client);
         self.client_flush(client)?;
+        self.client_lives(client);
+        // A gateway that is full or draining may have spoken first.
+        self.client_read(number)
+    }
+
+    fn client_resumes(&mut self, client: usize) -> Step {
+        let ephemeral = self.random.secret();
+        let host = &mut self.clients[client];
+        let now = host.clock.now(self.now).time;
+        if let Some(core) = &mut host.core {
+            core.resume(ephemeral, now)
+                .map_err(|why| Violation::new(Rule::CoresAgree, format!("no RESUME: {why:?}")))?;
+        }
+        self.client_flush(client)?;
+        self.client_lives(client);
+        self.walker_goes_on(client);
+        Ok(())
+    }
+
+    fn client_lives(&mut self, client: usize) {
         let pace_us = self.pace_us();
         let life = self.clients[client].life;
         self.after_us(pace_us, Event::ClientAct { client, life });
-        // A gateway that is full or draining may have spoken first.
-        self.client_read(number)
     }
 
     fn token(&mut self, client: usize) -> String {
@@ -298,6 +325,7 @@ impl World {
                         self.book.note_login(attempt, session)?;
                     }
                 }
+                Told::Resumed => self.clients[client].backoff_ms = BACKOFF_MS.0,
                 Told::GroupUp(MAP_GROUP) => self.walker_group_up(client),
                 Told::GroupUp(_) => {}
                 Told::Message(header, payload) if header.group == MAP_GROUP => {
@@ -315,11 +343,14 @@ impl World {
     }
 
     fn client_closed(&mut self, client: usize, closed: Closed) -> Step {
+        let forgets = self.random.chance(FORGET_PER_MILLE);
         let host = &mut self.clients[client];
         let number = host.conn.take();
-        host.core = None;
-        host.attempt = None;
-        self.walker_ends(client);
+        if forgets || !host.core.as_ref().is_some_and(Client::can_resume) {
+            host.core = None;
+            host.attempt = None;
+            self.walker_ends(client);
+        }
         let conn = number.and_then(|number| self.conns.get(&number));
         let was_tampered = conn.is_some_and(|conn| conn.tampered_at.is_some());
         if let Closed::ByGateway(Some(reason)) | Closed::ByClient(reason) = closed {

@@ -71,6 +71,7 @@ impl World {
         let deadlines_ms = 2 * u64::from(plan.lease_ms)
             + 2 * u64::from(plan.idle_timeout_ms)
             + u64::from(plan.login_timeout_ms)
+            + 2 * u64::from(plan.resume_ms)
             + plan.link_grace_ms;
         plan.heal_at
             .after_ms(HEALED_MS + deadlines_ms + RECOVERY_MS)
@@ -208,6 +209,7 @@ impl World {
             cores().map(Shard::connections).sum(),
         )
         .or_else(|| left("sessions of shards", cores().map(Shard::sessions).sum()))
+        .or_else(|| left("parked sessions", cores().map(Shard::parked).sum()))
         .or_else(|| {
             let sessions = counts.map_or(0, |counts| counts.sessions);
             left("sessions at center", sessions as usize)

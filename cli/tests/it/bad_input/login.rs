@@ -203,7 +203,7 @@ fn an_account_has_one_session() {
 }
 
 #[test]
-fn a_second_login_in_a_session_ends_it() {
+fn a_second_login_in_a_session_ends_its_connection() {
     with_neighbour(|cluster, calm| {
         let mut raw = Raw::logged_in(cluster, "twice");
         raw.send_login(&cluster.token("twice"));
@@ -225,8 +225,10 @@ fn a_second_login_in_a_session_ends_it() {
         raw.send(&both);
         raw.expect_close(CloseReason::BadBody);
         calm.closed(CloseReason::BadBody, 2);
-        // The claim that was under way is granted, and given back at once.
-        cluster.wait_metric("center", "sallyport_center_released_total", |n| n == 2);
+        // The claim that was under way is granted, and given back at once. The session
+        // of the first waits for its client.
+        cluster.wait_metric("center", "sallyport_center_released_total", |n| n == 1);
+        cluster.wait_metric("gateway", "sallyport_gateway_sessions_parked", |n| n == 1);
         let mut raw = Raw::logged_in(cluster, "hasty");
         raw.round_trip(b"at last");
         raw.logout();

@@ -113,6 +113,7 @@ fn clients_that_do_not_read_are_closed_before_they_cost_much() {
     // What they still send, and what is on its way to them, meets nobody.
     calm.tolerate(DropReason::AfterClose);
     calm.tolerate(DropReason::SessionGone);
+    calm.tolerate(DropReason::SessionAway);
     // They acknowledge what they never read, so that the game goes on sending.
     for wave in 0..2 {
         let mut raws: Vec<_> = (0..STALLED)

@@ -22,7 +22,6 @@ import re
 import socket
 import struct
 import time
-import types
 import unittest
 
 import sallyport_client as sp
@@ -528,61 +527,6 @@ class BrokenHandshakes(GatewayCase):
 
     def test_not_the_protocol(self):
         self.assertNotIn(wire.WELCOME, self.answer(bytes(64))[16:17])
-
-
-class Resumes(GatewayCase):
-    """§7: a client that lost its connection comes back."""
-
-    def come_back(self, lost):
-        client = self.connect(lost=lost.connection)
-        session = client.wait_resumed()
-        client.wait_group(self.group)
-        return client, session
-
-    def test_messages_go_on(self):
-        client = self.player()
-        session = client.connection.session
-        for _ in range(5):
-            number = client.push(wire.REQUEST, self.group, 7, b"asked and perhaps not answered")
-            client.turn(0)
-            client.socket.close()
-            waiting = client.push(wire.REQUEST, self.group, 7, b"asked while nobody is there")
-            client, again = self.come_back(client)
-            self.assertEqual(again, session)
-            for request in (number, waiting):
-                reply = client.next_event(lambda f: f["kind"] == wire.REPLY)
-                self.assertEqual(reply["request"], request)
-            self.assert_echo(client)
-        client.logout()
-
-    def test_a_ticket_is_good_once(self):
-        client = self.player()
-        used = client.connection.tickets[0]
-        client.socket.close()
-        client, _ = self.come_back(client)
-        copied = types.SimpleNamespace(tickets=[used], streams={}, next_request=1)
-        with self.assertRaises(wire.Rejected) as caught:
-            self.connect(lost=copied)
-        self.assertEqual(caught.exception.code, self.reasons["ticket_unknown"])
-        self.assert_echo(client)
-
-    def test_a_logout_leaves_nothing(self):
-        client = self.player()
-        client.logout()
-        with self.assertRaises(wire.Rejected) as caught:
-            self.connect(lost=client.connection)
-        self.assertEqual(caught.exception.code, self.reasons["ticket_unknown"])
-
-    def test_nothing_changes_before_attach(self):
-        client = self.player()
-        # Whoever sends a good RESUME and nothing more, say one that was recorded.
-        handshake = wire.ResumeHandshake(client.connection.tickets[0])
-        with socket.create_connection(self.address, timeout=10) as other:
-            other.sendall(handshake.hello(1))
-            self.assertEqual(len(other.recv(4096)), 92)
-            client.ping()
-            client.next_event(lambda f: f["kind"] == wire.PONG)
-        self.assertIsNone(client.connection.closed)
 
 
 if __name__ == "__main__":

@@ -196,7 +196,6 @@ impl World {
         }
         self.client_flush(client)?;
         self.client_lives(client);
-        self.walker_goes_on(client);
         Ok(())
     }
 
@@ -343,7 +342,8 @@ impl World {
     }
 
     fn client_closed(&mut self, client: usize, closed: Closed) -> Step {
-        let forgets = self.random.chance(FORGET_PER_MILLE);
+        // A walker takes each connection for a new visit.
+        let forgets = self.plan.map.is_some() || self.random.chance(FORGET_PER_MILLE);
         let host = &mut self.clients[client];
         let number = host.conn.take();
         if forgets || !host.core.as_ref().is_some_and(Client::can_resume) {

@@ -88,16 +88,6 @@ impl World {
         self.after_us(after_us, Event::ClientWalk { client, life });
     }
 
-    /// A client is on its way back to its session, and walks on.
-    pub(super) fn walker_goes_on(&mut self, client: usize) {
-        let Some(map) = &self.plan.map else {
-            return;
-        };
-        let after_us = self.random.between(1, 2_000 * map.step_ms);
-        let life = self.clients[client].life;
-        self.after_us(after_us, Event::ClientWalk { client, life });
-    }
-
     /// A client's connection is over.
     pub(super) fn walker_ends(&mut self, client: usize) {
         if let Some(side) = &mut self.clients[client].map {

@@ -76,6 +76,11 @@ pub struct ClientHost {
 }
 
 impl ClientHost {
+    /// It has a connection with a core, which is not only on its way.
+    fn core_is_open(&self) -> bool {
+        self.core.as_ref().is_some_and(|core| !core.is_closed())
+    }
+
     pub(super) fn new(index: usize, plan: &Plan, random: &mut Random) -> Self {
         // The last ones share the accounts of the first ones.
         let own = plan.clients - plan.rivals;
@@ -240,7 +245,8 @@ impl World {
                 return Ok(());
             };
             let host = &mut self.clients[client];
-            let is_connected = host.conn == Some(number) && host.core.is_some();
+            // Before that, what a gateway says first waits for the core that will read it.
+            let is_connected = host.conn == Some(number) && host.core_is_open();
             if !is_connected || !host.is_reading || !conn.client_open {
                 return Ok(());
             }
@@ -308,8 +314,8 @@ impl World {
         let mut told = Vec::new();
         let host = &mut self.clients[client];
         match &mut host.core {
-            Some(core) => core.handle_disconnected(&mut collect(&mut told)),
-            None => told.push(Told::Closed(Closed::ByClient(CloseReason::PeerClosed))),
+            Some(core) if !core.is_closed() => core.handle_disconnected(&mut collect(&mut told)),
+            _ => told.push(Told::Closed(Closed::ByClient(CloseReason::PeerClosed))),
         }
         self.client_told_by_core(client, told)
     }

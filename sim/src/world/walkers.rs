@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::body::{Lane, MessageHeader, MessageKind};
 use protocol::ids::GroupId;
 use protocol::world::{
-    CHANGES, Changes, ENTER, Enter, Entry, MOVE, Move, POSITIONS, Point, Positions,
+    ABSENT, CHANGES, Changes, ENTER, Enter, Entry, MOVE, Move, POSITIONS, Point, Positions,
     REFUSED_HERE_ALREADY,
 };
 
@@ -247,6 +247,12 @@ impl World {
                 let positions = Positions::decode(payload).map_err(|_| garbled())?;
                 view.ok_or_else(garbled)?
                     .positions(plan, &self.truth, &positions)
+            }
+            // A move has reached a map that began anew. The view lasts until the next entry.
+            (MessageKind::Message, Lane::Reliable, ABSENT) if payload.is_empty() => {
+                side.wants_entry = true;
+                self.walker_asks(client);
+                Ok(())
             }
             _ => Err(garbled()),
         }

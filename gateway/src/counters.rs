@@ -104,6 +104,22 @@ counters! {
     accept_failed: "counter", "sallyport_gateway_accept_failed_total";
     /// Receives that found no free buffer and were started again.
     receive_starved: "counter", "sallyport_gateway_receive_starved_total";
+    /// Datagrams from clients, whatever became of them.
+    datagrams_received: "counter", "sallyport_gateway_datagrams_received_total";
+    /// Datagrams handed to the kernel for clients.
+    datagrams_sent: "counter", "sallyport_gateway_datagrams_sent_total";
+    /// Datagrams of clients that never came, counted when their connections end.
+    datagrams_missing: "counter", "sallyport_gateway_datagrams_missing_total";
+    /// Segments of the reliable lane that were sent to clients again.
+    segments_resent: "counter", "sallyport_gateway_segments_resent_total";
+    /// Smoothed round trips of connections over datagrams, microseconds, added up when they end.
+    round_trip_us: "counter", "sallyport_gateway_round_trip_us_total";
+    /// Connections over datagrams whose round trip was in that sum.
+    round_trips: "counter", "sallyport_gateway_round_trips_total";
+    /// Times that a client's datagrams came from another address, which was then asked.
+    path_challenges: "counter", "sallyport_gateway_path_challenges_total";
+    /// Times that a client's new address answered and became its own.
+    migrations: "counter", "sallyport_gateway_migrations_total";
     /// Turns of the shard's loop.
     turns: "counter", "sallyport_gateway_turns_total";
     /// Time that the shard's loop was not waiting, microseconds.

@@ -9,8 +9,8 @@ mod uplinks;
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +19,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use protocol::ids::ShardId;
+use protocol::reason::DropReason;
 use protocol::time::{Now, Time};
 use protocol::token::Verifier;
 use tokio::io::unix::AsyncFd;
@@ -27,10 +28,11 @@ use tokio::time::Sleep;
 use uplink::{DialTarget, Identity};
 
 use crate::counters::Counters;
+use crate::datagrams::Datagrams;
 use crate::engine::epoll::EpollEngine;
 use crate::engine::uring::UringEngine;
 use crate::engine::{self, ClosedBy, ConnId, Engine, EngineConfig, EngineKind, Events};
-use crate::shard::{Action, Notice, Shard, ShardConfig};
+use crate::shard::{Action, DatagramConfig, Notice, Shard, ShardConfig};
 use pace::Pace;
 use uplinks::Uplinks;
 
@@ -41,6 +43,9 @@ const EVENTS_PER_TURN: usize = 1_024;
 /// Scheduler ticks between two looks at the sockets of the uplinks. tokio's
 /// default of 61 is made for many small tasks; here a turn of the shard is one.
 const EVENT_INTERVAL: u32 = 4;
+
+/// Ports that are tried where any will do.
+const PORT_TRIES: u32 = 16;
 
 /// Backlog of a listening socket; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 65_535;
@@ -57,7 +62,9 @@ pub struct GatewayConfig {
     pub engine: Option<EngineKind>,
     /// Where clients connect.
     pub listen: SocketAddr,
-    /// Connections at once, over all shards.
+    /// Whether clients may come over UDP too, at the same port.
+    pub udp: bool,
+    /// Connections at once, over all shards, for each of TCP and UDP.
     pub connections_max: u32,
     /// Audience of login tokens.
     pub audience: String,
@@ -85,7 +92,7 @@ impl std::fmt::Debug for GatewayConfig {
 pub enum StartError {
     /// The port is in use.
     #[error(
-        "{0} is taken by another process: `ss -ltnp` shows which; stop it or choose another port"
+        "{0} is taken by another process: `ss -ltunp` shows which; stop it or choose another port"
     )]
     PortTaken(SocketAddr),
     /// Any other failure of the listening socket.
@@ -152,16 +159,16 @@ impl Gateway {
     /// `StartError`; nothing is left running.
     pub fn start(config: GatewayConfig) -> Result<Self, StartError> {
         let engine = choose_engine(config.engine)?;
-        let listeners = listen(config.listen, config.shards)?;
-        let address = listeners
-            .first()
-            .and_then(|listener| listener.local_addr().ok())
-            .unwrap_or(config.listen);
+        let (address, listeners, sockets) = bind(&config)?;
+        let mut cookie_secret = [0; 32];
+        fill_random(&mut cookie_secret).map_err(StartError::Random)?;
+        let connections_max = config.connections_max.div_ceil(config.shards).max(1);
         let stop = Arc::new(Stop {
             wake: (0..config.shards).map(|_| Notify::new()).collect(),
             ..Default::default()
         });
         let mut shards = Vec::new();
+        let mut sockets = sockets.into_iter();
         for (index, listener) in (0..config.shards).zip(listeners) {
             let verifier = Verifier::new(config.audience.clone(), &config.token_keys)
                 .ok_or(StartError::TokenKey)?;
@@ -174,6 +181,11 @@ impl Gateway {
                 core: config.pin.then_some(index as usize),
                 config: ShardConfig {
                     shard: ShardId(index),
+                    datagrams: config.udp.then_some(DatagramConfig {
+                        cookie_secret,
+                        first_index: connections_max,
+                        connections_max,
+                    }),
                     ..config.shard.clone()
                 },
                 verifier,
@@ -182,8 +194,9 @@ impl Gateway {
                 status: Arc::clone(&status),
                 stop: Arc::clone(&stop),
                 listener,
+                socket: sockets.next(),
                 engine: EngineConfig {
-                    connections_max: config.connections_max.div_ceil(config.shards).max(1),
+                    connections_max,
                     ..EngineConfig::default()
                 },
                 identity: config.identity.clone(),
@@ -370,6 +383,54 @@ fn fill_random(out: &mut [u8]) -> io::Result<()> {
     }
 }
 
+/// The address with its port, and the sockets of both protocols. Where any port will do, one
+/// may be free for TCP and not for UDP: then another is tried.
+fn bind(
+    config: &GatewayConfig,
+) -> Result<(SocketAddr, Vec<TcpListener>, Vec<UdpSocket>), StartError> {
+    let mut tries = if config.listen.port() == 0 {
+        PORT_TRIES
+    } else {
+        1
+    };
+    loop {
+        let listeners = listen(config.listen, config.shards)?;
+        let address = listeners
+            .first()
+            .and_then(|listener| listener.local_addr().ok())
+            .unwrap_or(config.listen);
+        tries -= 1;
+        match bind_datagrams(config, address) {
+            Ok(sockets) => return Ok((address, listeners, sockets)),
+            Err(StartError::PortTaken(_)) if tries > 0 => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The UDP sockets on the port of the TCP listeners, if there are to be any.
+fn bind_datagrams(
+    config: &GatewayConfig,
+    address: SocketAddr,
+) -> Result<Vec<UdpSocket>, StartError> {
+    if !config.udp {
+        return Ok(Vec::new());
+    }
+    crate::datagrams::bind(address, config.shards).map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => StartError::PortTaken(address),
+        _ => StartError::Listen { address, source },
+    })
+}
+
+/// A second descriptor of what wakes us.
+fn watch(wake: BorrowedFd<'_>) -> io::Result<AsyncFd<OwnedFd>> {
+    #[expect(
+        deprecated,
+        reason = "unsound only for types that do not own their descriptor; OwnedFd does"
+    )]
+    AsyncFd::with_interest(wake.try_clone_to_owned()?, tokio::io::Interest::READABLE)
+}
+
 /// What a shard's thread is started with.
 struct Setup {
     index: u32,
@@ -381,6 +442,7 @@ struct Setup {
     status: Arc<Status>,
     stop: Arc<Stop>,
     listener: TcpListener,
+    socket: Option<UdpSocket>,
     engine: EngineConfig,
     identity: Identity,
     targets: Vec<DialTarget>,
@@ -434,6 +496,8 @@ struct ShardDriver<E: Engine> {
     engine: E,
     /// A second descriptor of what the engine wakes us by.
     wake: AsyncFd<OwnedFd>,
+    /// The UDP socket, where there is one, and a second descriptor of what wakes us for it.
+    datagrams: Option<(Datagrams, AsyncFd<OwnedFd>)>,
     uplinks: Uplinks,
     clock: Clock,
     counters: Arc<Counters>,
@@ -474,14 +538,15 @@ impl<E: Engine> ShardDriver<E> {
         };
         let mut engine = E::new(&setup.engine)?;
         engine.listen(setup.listener)?;
-        #[expect(
-            deprecated,
-            reason = "unsound only for types that do not own their descriptor; OwnedFd does"
-        )]
-        let wake = AsyncFd::with_interest(
-            engine.wake_fd().try_clone_to_owned()?,
-            tokio::io::Interest::READABLE,
-        )?;
+        let wake = watch(engine.wake_fd())?;
+        let datagrams = match setup.socket {
+            Some(socket) => {
+                let datagrams = Datagrams::new(engine.kind(), socket)?;
+                let wake = watch(datagrams.wake_fd())?;
+                Some((datagrams, wake))
+            }
+            None => None,
+        };
         let jitter = setup.config.boot.rotate_left(setup.index);
         let uplinks = Uplinks::new(&setup.identity, &setup.targets, jitter)?;
         let shard = Shard::new(
@@ -496,6 +561,7 @@ impl<E: Engine> ShardDriver<E> {
             shard,
             engine,
             wake,
+            datagrams,
             uplinks,
             clock,
             counters: setup.counters,
@@ -546,6 +612,12 @@ impl<E: Engine> ShardDriver<E> {
                     guard.clear_ready();
                     awake = true;
                 }
+                if let Some((_, wake)) = &self.datagrams
+                    && let Poll::Ready(Ok(mut guard)) = wake.poll_read_ready(cx)
+                {
+                    guard.clear_ready();
+                    awake = true;
+                }
                 if self.sleep_until.is_some() && self.sleep.as_mut().poll(cx).is_ready() {
                     self.sleep_until = None;
                     awake = true;
@@ -572,7 +644,12 @@ impl<E: Engine> ShardDriver<E> {
             shard: &mut self.shard,
             now,
         };
-        let events = self.engine.poll(&mut sink, EVENTS_PER_TURN)?;
+        let mut events = self.engine.poll(&mut sink, EVENTS_PER_TURN)?;
+        if let Some((datagrams, _)) = &mut self.datagrams {
+            events += datagrams.poll(EVENTS_PER_TURN, |from, data| {
+                self.shard.handle_datagram(now, from, data);
+            })?;
+        }
         if self.stop.draining.load(Ordering::Relaxed) && !self.draining {
             self.draining = true;
             self.engine.stop_listening();
@@ -585,6 +662,7 @@ impl<E: Engine> ShardDriver<E> {
                 self.shard.handle_sent(conn, buffer);
             }
         }
+        self.send_datagrams(now);
         while let Some(action) = self.shard.poll_action() {
             self.act(action);
         }
@@ -592,14 +670,36 @@ impl<E: Engine> ShardDriver<E> {
         let counts = self.engine.counters();
         self.counters.accept_full.set(counts.accept_full);
         self.counters.accept_failed.set(counts.accept_failed);
-        self.counters.receive_starved.set(counts.receive_starved);
+        let starved = self.datagrams.as_ref().map_or(0, |(it, _)| it.starved());
+        self.counters
+            .receive_starved
+            .set(counts.receive_starved + starved);
         self.status
             .ready
             .store(self.shard.is_ready(), Ordering::Relaxed);
-        let more = self.engine.flush()?;
+        let mut more = self.engine.flush()?;
+        if let Some((datagrams, _)) = &mut self.datagrams {
+            more |= datagrams.is_full() || datagrams.prepare_sleep()?;
+        }
         Ok(more
             || events >= EVENTS_PER_TURN
             || self.shard.poll_timeout().is_some_and(|at| at <= now.time))
+    }
+
+    /// What the core has for clients over datagrams, in few calls.
+    fn send_datagrams(&mut self, now: Now) {
+        let Some((datagrams, _)) = &mut self.datagrams else {
+            return;
+        };
+        while let Some(out) = datagrams.room() {
+            match self.shard.poll_datagrams(now, out) {
+                Some((to, segment_bytes)) => datagrams.queue(to, segment_bytes),
+                None => break,
+            }
+        }
+        for _ in 0..datagrams.flush() {
+            self.counters.drop_frame(DropReason::DatagramUnsent);
+        }
     }
 
     fn act(&mut self, action: Action) {

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod counters;
+pub mod datagrams;
 pub mod drive;
 pub mod engine;
 pub mod front;

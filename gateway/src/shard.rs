@@ -19,6 +19,7 @@
 mod backend_side;
 mod client_side;
 mod connection;
+mod datagrams;
 mod front;
 mod resume;
 mod session;
@@ -48,6 +49,8 @@ use crate::counters::Counters;
 use crate::engine::ConnId;
 use crate::front::FrontConfig;
 use connection::{Connection, Phase};
+pub use datagrams::DatagramConfig;
+use datagrams::DatagramSide;
 use resume::Parking;
 use uplinks::Uplink;
 use wheel::Wheel;
@@ -150,6 +153,8 @@ pub struct ShardConfig {
     pub compress_bytes_min: usize,
     /// What comes before the frames.
     pub front: FrontConfig,
+    /// Connections over datagrams; without it there are none.
+    pub datagrams: Option<DatagramConfig>,
 }
 
 /// One shard.
@@ -176,6 +181,8 @@ pub struct Shard {
     group_first_uplink: Vec<usize>,
     wheel: Wheel,
     due: Vec<ConnId>,
+    /// Connections over datagrams, where there may be any.
+    datagrams: Option<Box<DatagramSide>>,
     /// Connections whose reading is to start again, by when.
     rate_pauses: BinaryHeap<Reverse<(Time, ConnId)>>,
     /// Connections with bytes to send; each at most once (`listed`).
@@ -215,6 +222,10 @@ impl Shard {
             group_first_uplink.push(uplinks.len());
             uplinks.extend((0..group.instances).map(|_| Uplink::new(Some(index))));
         }
+        let datagrams = config
+            .datagrams
+            .as_ref()
+            .map(|config| Box::new(DatagramSide::new(config, now.time)));
         Self {
             verifier,
             random: ChaCha20Rng::from_seed(seed),
@@ -230,7 +241,8 @@ impl Shard {
             next_claim: 1,
             uplinks,
             group_first_uplink,
-            wheel: Wheel::new(now.time),
+            wheel: Wheel::new(now.time, wheel::TICK_US),
+            datagrams,
             due: Vec::new(),
             rate_pauses: BinaryHeap::new(),
             to_send: VecDeque::new(),
@@ -291,26 +303,13 @@ impl Shard {
         self.counters.accepted.add(1);
         self.connections_open += 1;
         self.counters.connections.set(self.connections_open as u64);
-        self.connections[index] = Some(Box::new(Connection {
+        self.connections[index] = Some(Box::new(Connection::new(
             id,
             peer,
-            phase: Phase::Hello,
-            front: None,
-            ciphers: None,
-            reassembly: Default::default(),
-            frames: Bucket::full(self.config.frames, now.time),
-            bytes: Bucket::full(self.config.bytes, now.time),
-            since: now.time,
-            heard_at: now.time,
-            pinged: false,
-            timestamp_failures: 0,
-            out: Vec::new(),
-            in_flight_bytes: 0,
-            listed: false,
-            rate_paused: false,
-            uplink_paused: false,
-            shut: false,
-        }));
+            Bucket::full(self.config.frames, now.time),
+            Bucket::full(self.config.bytes, now.time),
+            now.time,
+        )));
         let before_login = self.connections_open - self.sessions.len();
         if before_login > self.config.connections_before_login_max || self.draining {
             let reason = if self.draining {
@@ -348,6 +347,7 @@ impl Shard {
             front.release(&mut self.buffers);
         }
         self.buffers.give(std::mem::take(&mut connection.out));
+        self.forget_datagrams(&connection);
     }
 
     /// A buffer that `poll_send` gave out has been handed to the kernel, or
@@ -375,6 +375,7 @@ impl Shard {
             self.handle_deadline(now, id);
         }
         self.due = due;
+        self.handle_datagram_timeouts(now);
         while let Some(&Reverse((at, id))) = self.rate_pauses.peek()
             && at <= now.time
         {
@@ -434,7 +435,7 @@ impl Shard {
             }
             Phase::Closing => {
                 if now.time >= connection.since.after_ms(CLOSING_MS) {
-                    self.actions.push_back(Action::Close(id));
+                    self.close_transport(now, id);
                     return;
                 }
                 (
@@ -455,7 +456,7 @@ impl Shard {
         let Some(connection) = Self::at(&mut self.connections, id) else {
             return;
         };
-        if connection.out.capacity() == 0 {
+        if connection.datagrams.is_none() && connection.out.capacity() == 0 {
             connection.out = self.buffers.take();
         }
         let stamp = now.time.wire_ms();
@@ -511,6 +512,7 @@ impl Shard {
             pauses,
             self.lease_deadline(),
             self.parking.next(),
+            self.datagram_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -556,7 +558,10 @@ impl Shard {
             && !connection.listed
         {
             connection.listed = true;
-            self.to_send.push_back(id);
+            match &mut self.datagrams {
+                Some(side) if connection.datagrams.is_some() => side.to_send.push_back(id),
+                _ => self.to_send.push_back(id),
+            }
         }
     }
 
@@ -572,22 +577,23 @@ impl Shard {
         }
         self.counters.close(reason);
         self.end_session(now, &mut connection, reason);
-        let handshaking = matches!(connection.phase, Phase::Hello);
+        let is_stream = connection.datagrams.is_none();
+        let unheard = matches!(connection.phase, Phase::Hello);
+        let handshaking = unheard && is_stream;
         connection.phase = Phase::Closing;
         connection.since = now.time;
         connection.reassembly.release(&mut self.buffers);
         let silent = match reason {
             CloseReason::SlowConsumer => true,
-            CloseReason::HandshakeTimeout => handshaking,
+            CloseReason::HandshakeTimeout => unheard,
             CloseReason::ProxyUntrusted | CloseReason::BadProxyHeader => true,
             _ => false,
         };
         if silent {
             // Nothing more gets through, or nobody spoke who could understand.
             self.buffers.give(std::mem::take(&mut connection.out));
-            self.actions.push_back(Action::Close(id));
         } else {
-            if connection.out.capacity() == 0 {
+            if is_stream && connection.out.capacity() == 0 {
                 connection.out = self.buffers.take();
             }
             let carries_frames = match &mut connection.front {
@@ -626,8 +632,19 @@ impl Shard {
             self.wheel.insert(id, now.time.after_ms(CLOSING_MS));
         }
         self.connections[id.index as usize] = Some(connection);
-        if !silent {
+        if silent {
+            self.close_transport(now, id);
+        } else {
             self.list_for_send(id);
+        }
+    }
+
+    /// Ends what carries a connection: the engine's socket, or nothing.
+    fn close_transport(&mut self, now: Now, id: ConnId) {
+        if self.is_datagram(id) {
+            self.handle_closed(now, id);
+        } else {
+            self.actions.push_back(Action::Close(id));
         }
     }
 

@@ -75,6 +75,7 @@ pub fn shard_config(clients: usize) -> ShardConfig {
         rekey: RekeyPolicy::default(),
         compress_bytes_min: COMPRESS_BYTES_MIN,
         front: FrontConfig::default(),
+        datagrams: None,
     }
 }
 

@@ -129,6 +129,16 @@ pub fn patch_ack(message: &mut [u8], ack: u32) {
     }
 }
 
+/// Whether an encoded body, of which this is the start, may get lost or come out of
+/// order: over datagrams it leaves by itself, and every other one in the reliable lane.
+pub fn is_direct(body: &[u8]) -> bool {
+    match *body {
+        [PING | PONG, ..] => true,
+        [MESSAGE, bits, ..] => bits & LANE_MASK != Lane::Reliable as u8,
+        _ => false,
+    }
+}
+
 /// A LOGIN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Login<'a> {

@@ -188,18 +188,9 @@ impl Opener {
         frame: &'a mut [u8],
     ) -> Result<&'a mut [u8], CloseReason> {
         let sequence = expand(self.expected, header.sequence);
-        if frame.len() < FRAME_HEADER_BYTES + TAG_BYTES {
-            return Err(CloseReason::BadLength);
-        }
-        let (head, sealed) = frame.split_at_mut(FRAME_HEADER_BYTES);
         let phase = header.flags & FLAG_KEY_PHASE != 0;
         let next_key = (phase != self.phase).then(|| self.key.next());
-        let body = next_key
-            .as_ref()
-            .unwrap_or(&self.key)
-            .aead()
-            .open_in_place(nonce(sequence), Aad::from(&head[..AAD_BYTES]), sealed)
-            .map_err(|_| CloseReason::BadSeal)?;
+        let body = open_in_place(next_key.as_ref().unwrap_or(&self.key), sequence, frame)?;
         if sequence < self.expected {
             return Err(CloseReason::SequenceRepeated);
         }
@@ -227,6 +218,24 @@ impl Opener {
     pub fn phase(&self) -> bool {
         self.phase
     }
+}
+
+/// Opens a frame in place under a key and a sequence; its body.
+///
+/// # Errors
+/// `BadLength`, `BadSeal`.
+pub(crate) fn open_in_place<'a>(
+    key: &Key,
+    sequence: u64,
+    frame: &'a mut [u8],
+) -> Result<&'a mut [u8], CloseReason> {
+    if frame.len() < FRAME_HEADER_BYTES + TAG_BYTES {
+        return Err(CloseReason::BadLength);
+    }
+    let (head, sealed) = frame.split_at_mut(FRAME_HEADER_BYTES);
+    key.aead()
+        .open_in_place(nonce(sequence), Aad::from(&head[..AAD_BYTES]), sealed)
+        .map_err(|_| CloseReason::BadSeal)
 }
 
 /// The 64-bit sequence nearest to `expected` whose low half is `wire`

@@ -11,13 +11,20 @@
 //! for the bytes to send. After `Event::Closed`, if `can_resume`: `resume`, and
 //! the same loop again. Time only moves forward.
 //!
+//! Over datagrams (`connect_datagrams`) the same calls mean one datagram each, and
+//! nothing is resumed.
+//!
 //! Invariant: an event is given to the caller once, in the order of the wire.
 
+mod datagrams;
+
+use self::datagrams::Setup;
 use crate::body::{BadBody, Body, Lane, Login, MessageHeader, MessageKind};
 use crate::buffers::Buffers;
 use crate::check::{self, Age, ClockOffset};
 use crate::cipher::{Opener, RekeyPolicy, Sealer};
 use crate::compress::Scratch;
+use crate::datagram::End;
 use crate::frame::FLAG_COMPRESSED;
 use crate::handshake::{Initiator, Parameters};
 use crate::ids::{GroupId, MessageId, SessionId};
@@ -129,10 +136,51 @@ enum State {
 
 #[derive(Debug)]
 struct Connection {
+    wire: Wire,
+    parameters: Parameters,
+}
+
+/// What carries the bodies.
+#[derive(Debug)]
+enum Wire {
+    Stream(StreamWire),
+    Datagrams(Box<End>),
+}
+
+#[derive(Debug)]
+struct StreamWire {
     sealer: Sealer,
     opener: Opener,
     clock: ClockOffset,
-    parameters: Parameters,
+}
+
+impl Connection {
+    /// Bytes on their way out, where so many are in the buffer.
+    fn waiting_bytes(&self, buffered: usize) -> usize {
+        match &self.wire {
+            Wire::Stream(_) => buffered,
+            Wire::Datagrams(end) => end.queued_bytes(),
+        }
+    }
+
+    /// Sends a body: seals it behind `out`, or gives it to the datagrams.
+    fn seal(
+        &mut self,
+        now: Time,
+        flags: u8,
+        out: &mut Vec<u8>,
+        write_body: impl FnOnce(&mut Vec<u8>),
+    ) {
+        match &mut self.wire {
+            Wire::Stream(wire) => wire.sealer.seal(now, flags, out, write_body),
+            Wire::Datagrams(end) => {
+                let start = out.len();
+                write_body(out);
+                end.push(flags, &[&out[start..]]);
+                out.truncate(start);
+            }
+        }
+    }
 }
 
 /// One client.
@@ -153,6 +201,8 @@ pub struct Client {
     next_request: u32,
     session: SessionId,
     tickets: Tickets,
+    /// How the connection was set up, where it is one of datagrams.
+    setup: Option<Box<Setup>>,
 }
 
 /// With what a client can come back. A ticket is used up when the gateway has
@@ -227,12 +277,13 @@ impl Client {
             next_request: 1,
             session: SessionId(0),
             tickets: Tickets::default(),
+            setup: None,
         })
     }
 
     /// Begins a connection that comes back to the session, when the last one is
     /// over: RESUME waits in `poll_transmit`. Any gateway of the cluster will do,
-    /// over any transport. `ephemeral` must be fresh and secret.
+    /// over any transport but datagrams. `ephemeral` must be fresh and secret.
     ///
     /// # Errors
     /// `TicketUnknown` if there is nothing to come back to (`can_resume`).
@@ -251,7 +302,8 @@ impl Client {
         Ok(())
     }
 
-    /// Whether the connection is over and the session perhaps not.
+    /// Whether the connection is over and the session perhaps not. Never over
+    /// datagrams.
     pub fn can_resume(&self) -> bool {
         self.is_closed() && self.session != SessionId(0) && self.tickets.next().is_some()
     }
@@ -360,9 +412,7 @@ impl Client {
     /// Ends the session; CLOSE from the gateway follows.
     pub fn logout(&mut self, now: Time) {
         if let State::Login(connection) | State::Up(connection) = &mut self.state {
-            connection
-                .sealer
-                .seal(now, 0, &mut self.out, |out| Body::Logout.encode(out));
+            connection.seal(now, 0, &mut self.out, |out| Body::Logout.encode(out));
         }
     }
 
@@ -418,7 +468,7 @@ impl Client {
         Ok(self.streams.len() - 1)
     }
 
-    /// Bytes arrived; they are opened in place.
+    /// Bytes arrived, or one datagram; they are opened in place.
     pub fn handle_received(
         &mut self,
         now: Time,
@@ -426,6 +476,9 @@ impl Client {
         shared: &mut Shared,
         events: &mut impl FnMut(Event<'_>),
     ) {
+        if self.setup.is_some() {
+            return self.handle_datagram(now, data, shared, events);
+        }
         let mut reassembly = std::mem::take(&mut self.reassembly);
         while !self.is_closed() {
             match reassembly.next(&mut data, FRAME_BYTES_MAX, &mut shared.buffers) {
@@ -462,13 +515,15 @@ impl Client {
             // A reason of a later version; whether the session lives shows.
             return events(Event::Closed(closed));
         };
-        let had_way_back = self.can_resume();
+        // A session over datagrams ends with its connection.
+        let over_datagrams = self.setup.is_some() && self.session != SessionId(0);
+        let had_session = over_datagrams || self.can_resume();
         if reason == CloseReason::TicketUnknown {
             self.tickets.refuse();
         } else if !reason.leaves_session() {
             self.tickets = Tickets::default();
         }
-        if had_way_back && !self.can_resume() && reason != CloseReason::LoggedOut {
+        if had_session && !self.can_resume() && reason != CloseReason::LoggedOut {
             events(Event::SessionLost(reason));
         }
         events(Event::Closed(closed));
@@ -488,26 +543,12 @@ impl Client {
                     crate::frame::Header::decode(frame).map_or(0, |header| header.timestamp_ms);
                 let (keys, parameters) = initiator.welcome(frame).map_err(Closed::ByClient)?;
                 self.tickets.renew(keys.ticket());
-                let mut sealer = Sealer::new(keys.client, now, self.config.rekey);
-                let login = Login {
-                    method: LOGIN_METHOD_TOKEN,
-                    client_version: self.config.client_version,
-                    channel: &self.config.channel,
-                    device: &self.config.device,
-                    credential: self.config.token.as_bytes(),
-                };
-                let first = if self.session == SessionId(0) {
-                    Body::Login(login)
-                } else {
-                    Body::Attach
-                };
-                sealer.seal(now, 0, &mut self.out, |out| first.encode(out));
-                self.state = State::Login(Connection {
-                    sealer,
+                let wire = Wire::Stream(StreamWire {
+                    sealer: Sealer::new(keys.client, now, self.config.rekey),
                     opener: Opener::new(keys.gateway),
                     clock: ClockOffset::new(peer_ms, now),
-                    parameters,
                 });
+                self.log_in(now, wire, parameters);
                 Ok(())
             }
             State::Login(_) | State::Up(_) => {
@@ -515,7 +556,10 @@ impl Client {
                 let (State::Login(connection) | State::Up(connection)) = &mut state else {
                     return Ok(());
                 };
-                let opened = check::open(frame, &mut connection.opener, &mut connection.clock, now)
+                let Wire::Stream(wire) = &mut connection.wire else {
+                    return Ok(());
+                };
+                let opened = check::open(frame, &mut wire.opener, &mut wire.clock, now)
                     .map_err(Closed::ByClient)?;
                 self.state = state;
                 let body = Body::decode(opened.body);
@@ -524,6 +568,25 @@ impl Client {
             }
             State::Closed => Ok(()),
         }
+    }
+
+    /// The keys stand: LOGIN or ATTACH is the first to use them.
+    fn log_in(&mut self, now: Time, wire: Wire, parameters: Parameters) {
+        let mut connection = Connection { wire, parameters };
+        let login = Login {
+            method: LOGIN_METHOD_TOKEN,
+            client_version: self.config.client_version,
+            channel: &self.config.channel,
+            device: &self.config.device,
+            credential: self.config.token.as_bytes(),
+        };
+        let first = if self.session == SessionId(0) {
+            Body::Login(login)
+        } else {
+            Body::Attach
+        };
+        connection.seal(now, 0, &mut self.out, |out| first.encode(out));
+        self.state = State::Login(connection);
     }
 
     fn handle_body(
@@ -572,7 +635,7 @@ impl Client {
             Body::Close { reason, .. } => Err(Closed::ByGateway(CloseReason::from_code(reason))),
             Body::Ping { stamp } => {
                 if let State::Login(connection) | State::Up(connection) = &mut self.state {
-                    connection.sealer.seal(now, 0, &mut self.out, |out| {
+                    connection.seal(now, 0, &mut self.out, |out| {
                         Body::Pong { stamp }.encode(out)
                     });
                     self.sent_at = now;
@@ -657,6 +720,14 @@ impl Client {
 
     /// When `handle_timeout` wants to be called.
     pub fn poll_timeout(&self) -> Option<Time> {
+        let deadline = self.session_timeout();
+        match self.datagram_timeout() {
+            Some(at) => deadline.map(|deadline| deadline.min(at)),
+            None => deadline,
+        }
+    }
+
+    fn session_timeout(&self) -> Option<Time> {
         match &self.state {
             State::Closed => None,
             State::Hello(_) | State::Login(_) => Some(self.login_deadline()),
@@ -681,6 +752,7 @@ impl Client {
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Time, events: &mut impl FnMut(Event<'_>)) {
         let login_deadline = self.login_deadline();
+        self.handle_datagram_timeout(now);
         match &mut self.state {
             State::Closed => {}
             State::Hello(_) | State::Login(_) => {
@@ -703,7 +775,7 @@ impl Client {
                 {
                     self.ping_stamp = self.ping_stamp.wrapping_add(1);
                     let stamp = self.ping_stamp;
-                    connection.sealer.seal(now, 0, &mut self.out, |out| {
+                    connection.seal(now, 0, &mut self.out, |out| {
                         Body::Ping { stamp }.encode(out)
                     });
                     self.pinged_at = Some(now);
@@ -714,21 +786,38 @@ impl Client {
     }
 
     /// Appends bytes to send to `out`; `false` when there are none. About
-    /// `TRANSMIT_BYTES` a call; call again once they are under way.
+    /// `TRANSMIT_BYTES` a call; call again once they are under way. Of datagrams, one a
+    /// call; call again at once.
     pub fn poll_transmit(&mut self, now: Time, shared: &mut Shared, out: &mut Vec<u8>) -> bool {
         let before = out.len();
+        if self.setup.is_some() {
+            self.transmit_streams(now, shared, out);
+            self.transmit_datagram(now, out);
+        } else {
+            self.transmit_stream(now, shared, out);
+        }
+        if out.len() > before {
+            self.sent_at = now;
+        }
+        out.len() > before
+    }
+
+    fn transmit_stream(&mut self, now: Time, shared: &mut Shared, out: &mut Vec<u8>) {
         out.append(&mut self.out);
         if self.out.capacity() > 1_024 {
             self.out = Vec::new();
         }
+        self.transmit_streams(now, shared, out);
+    }
+
+    fn transmit_streams(&mut self, now: Time, shared: &mut Shared, out: &mut Vec<u8>) {
+        let before = out.len();
         if let State::Up(connection) = &mut self.state {
             for stream in &mut self.streams {
                 if let Some(sync) = stream.poll_sync() {
-                    connection
-                        .sealer
-                        .seal(now, 0, out, |out| Body::Sync(sync).encode(out));
+                    connection.seal(now, 0, out, |out| Body::Sync(sync).encode(out));
                 }
-                while out.len() - before < TRANSMIT_BYTES
+                while connection.waiting_bytes(out.len() - before) < TRANSMIT_BYTES
                     && let Some(message) = stream.poll_transmit()
                 {
                     seal_encoded(
@@ -742,16 +831,10 @@ impl Client {
                 }
                 if let Some(ack) = stream.poll_ack(now) {
                     let group = stream.group();
-                    connection
-                        .sealer
-                        .seal(now, 0, out, |out| Body::Ack { group, ack }.encode(out));
+                    connection.seal(now, 0, out, |out| Body::Ack { group, ack }.encode(out));
                 }
             }
         }
-        if out.len() > before {
-            self.sent_at = now;
-        }
-        out.len() > before
     }
 }
 
@@ -765,7 +848,7 @@ fn seal_message(
     out: &mut Vec<u8>,
 ) {
     let (flags, payload) = compressed(payload, compress_bytes_min, scratch);
-    connection.sealer.seal(now, flags, out, |out| {
+    connection.seal(now, flags, out, |out| {
         header.encode(out);
         out.extend_from_slice(payload);
     });

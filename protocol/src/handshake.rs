@@ -275,6 +275,13 @@ pub fn reject(reason: CloseReason, timestamp_ms: u32, out: &mut Vec<u8>) {
     frame::encode_handshake(timestamp_ms, &[TYPE_REJECT, VERSION, low, high], out);
 }
 
+/// The reason in a REJECT frame; `None` if this is none.
+pub fn read_reject(frame: &[u8]) -> Option<CloseReason> {
+    let (kind, clear, _) = open_handshake(frame).ok()?;
+    let code = u16::from_le_bytes([clear[2], clear[3]]);
+    (kind == TYPE_REJECT).then(|| CloseReason::from_code(code).unwrap_or(CloseReason::BadHandshake))
+}
+
 /// Checks flags and CRC of a handshake frame; returns type, clear bytes, and
 /// the Noise message.
 fn open_handshake(frame: &[u8]) -> Result<(u8, [u8; CLEAR_BYTES], &[u8]), CloseReason> {

@@ -17,6 +17,7 @@ pub mod cipher;
 pub mod client;
 pub mod compress;
 pub mod control;
+pub mod datagram;
 mod dh;
 pub mod frame;
 pub mod handshake;

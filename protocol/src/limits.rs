@@ -54,6 +54,27 @@ pub const REKEY_AGE_MS: u64 = 3_600_000;
 /// 2⁶⁴ at which a nonce would repeat; a peer that gets here ignores the rules.
 pub const KEY_FRAMES_MAX: u64 = 1 << 32;
 
+/// Largest datagram, our own bytes only. What every path carries that carries QUIC
+/// (RFC 9000 §14); a larger one would be cut or lost on some.
+pub const DATAGRAM_BYTES_MAX: usize = 1_200;
+
+/// Sequences behind the newest that a receiver of datagrams remembers. At 10,000
+/// datagrams a second, far above any client's rate, what is reordered by 200 ms
+/// is still told from a repeat.
+pub const REPLAY_WINDOW: u64 = 2_048;
+
+/// Segments of the reliable lane on their way in one direction of a datagram
+/// connection: 70 KB, which at 100 ms of round trip are 700 KB/s; and the most that
+/// a peer can make the other end keep out of order.
+pub const DATAGRAM_WINDOW: u32 = 64;
+
+/// The same towards a gateway before login: what a LOGIN needs.
+pub const DATAGRAM_WINDOW_BEFORE_LOGIN: u32 = 4;
+
+/// Bytes of a body in one segment of the reliable lane. Beside it a datagram has
+/// room for its headers and one of each other chunk.
+pub const SEGMENT_BYTES_MAX: usize = 1_104;
+
 /// Age, ms, past which a frame is old. Above what a stalled phone recovers from.
 pub const TIMESTAMP_AGE_MS_MAX: i64 = 10_000;
 
@@ -129,6 +150,14 @@ const _: () = assert!(
 );
 const _: () = assert!(LOGIN_FRAME_BYTES_MAX <= FRAME_BYTES_MAX);
 const _: () = assert!(REKEY_FRAMES < KEY_FRAMES_MAX);
+const _: () = assert!(
+    REPLAY_WINDOW <= REKEY_FRAMES,
+    "a window must not span more than two keys"
+);
+const _: () = assert!(
+    DATAGRAM_WINDOW_BEFORE_LOGIN as usize * SEGMENT_BYTES_MAX >= LOGIN_FRAME_BYTES_MAX,
+    "a LOGIN must fit"
+);
 const _: () = assert!(
     ACK_MESSAGES_MAX as usize <= OUTBOX_MESSAGES_MAX / 4,
     "an outbox must not fill up while its acknowledgement is still allowed to wait"

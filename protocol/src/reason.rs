@@ -166,6 +166,18 @@ drop_reasons! {
     StreamNotSynced, "stream_not_synced", Nobody, "a reliable message came before both ends agreed where to go on";
     SequencedStale, "sequenced_stale", Nobody, "a newer sequenced message came first";
     SessionAway, "session_away", Nobody, "the client has not come back yet; reliable messages wait in the backend's outbox";
+    DatagramMalformed, "datagram_malformed", Peer, "a datagram has none of the forms that there are";
+    DatagramCrc, "datagram_crc", Nobody, "the CRC of a datagram does not match";
+    DatagramSeal, "datagram_seal", Peer, "a datagram does not verify under its key";
+    DatagramRepeated, "datagram_repeated", Nobody, "a datagram was received before";
+    DatagramLate, "datagram_late", Nobody, "a datagram is older than the replay window";
+    DatagramUnknown, "datagram_unknown", Nobody, "a datagram names a connection that is not here";
+    DatagramUnsent, "datagram_unsent", Nobody, "the kernel did not take a datagram";
+    BadCookie, "bad_cookie", Peer, "the cookie of an INIT is stale, or another address's";
+    InitRepeated, "init_repeated", Nobody, "an INIT came again for a connection that stands";
+    RateDatagram, "rate_datagram", Peer, "a datagram came above the connection's limit; what is reliable in it comes again";
+    UplinkFull, "uplink_full", Ours, "an unreliable frame came while its backend does not keep up";
+    ReliableUnwrapped, "reliable_unwrapped", Peer, "a reliable body came outside of the reliable lane of its datagrams";
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The table of reasons in PROTOCOL §8, from the two enums that everything else
+//! The table of reasons in PROTOCOL §9, from the two enums that everything else
 //! uses.
 
 use anyhow::Context;

@@ -53,6 +53,8 @@ pub struct GatewayConfig {
 pub struct GatewayListenConfig {
     /// Where clients come in.
     pub tcp: SocketAddr,
+    /// Whether they come over UDP too, at the same port.
+    pub udp: bool,
     /// File with the X25519 secret whose public key the clients pin.
     pub key_file: PathBuf,
     /// Whether each connection begins with a PROXY header.
@@ -209,6 +211,8 @@ impl GatewayListenConfig {
     fn read(reader: &mut Reader<'_>) -> Self {
         let listen = Self {
             tcp: reader.socket(key("listen.tcp"), "0.0.0.0:7000"),
+            // One port number for all transports; off where a firewall passes TCP only.
+            udp: reader.boolean(key("listen.udp"), true),
             key_file: reader.path(key("listen.key_file"), "gateway.key"),
             // Not a guess by the first bytes: a client could send a header itself.
             proxy_required: reader.choice(

@@ -6,6 +6,7 @@ mod bad_input;
 mod cluster;
 mod config;
 mod crowds;
+mod datagrams;
 mod dev;
 mod docs;
 mod faults;

@@ -18,11 +18,14 @@
 mod address;
 mod buffers;
 mod completion;
+mod datagrams;
+mod name;
 mod options;
 mod ring;
 mod setup;
 
 pub use completion::{Completion, Full};
-pub use options::bind_address_no_port;
+pub use datagrams::{DatagramRing, Outgoing, RECEIVE_BYTES, ReceiveBatch, send_many};
+pub use options::{bind_address_no_port, receive_buffer, steer_by_first_byte};
 pub use ring::Ring;
 pub use setup::{RingConfig, SetupError};

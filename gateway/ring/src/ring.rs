@@ -571,7 +571,7 @@ fn after_send(sending: &mut Sending, result: io::Result<usize>) -> Option<io::Re
 }
 
 /// What only means "not now" is no error.
-fn passing(result: io::Result<usize>) -> io::Result<()> {
+pub(crate) fn passing(result: io::Result<usize>) -> io::Result<()> {
     match result {
         Ok(_) => Ok(()),
         Err(error) => match error.raw_os_error() {

@@ -288,12 +288,9 @@ impl Shard {
             }
             return;
         }
-        if connection.out.capacity() == 0 {
+        if connection.datagrams.is_none() && connection.out.capacity() == 0 {
             connection.out = self.buffers.take();
         }
-        let Some(ciphers) = &mut connection.ciphers else {
-            return;
-        };
         match message {
             Some((header, payload)) => {
                 let (flags, payload) =
@@ -303,18 +300,9 @@ impl Shard {
                     return;
                 }
                 let head = &bytes[..header.encoded_bytes().min(MESSAGE_HEADER_BYTES_MAX)];
-                ciphers
-                    .sealer
-                    .seal(now.time, flags, &mut connection.out, |out| {
-                        out.extend_from_slice(head);
-                        out.extend_from_slice(payload);
-                    });
+                connection.seal_encoded(now.time, flags, head, payload);
             }
-            None => ciphers
-                .sealer
-                .seal(now.time, 0, &mut connection.out, |out| {
-                    out.extend_from_slice(bytes)
-                }),
+            None => connection.seal_encoded(now.time, 0, bytes, &[]),
         }
         self.counters.frames_sent.add(1);
         self.list_for_send(id);

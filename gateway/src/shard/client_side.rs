@@ -109,7 +109,21 @@ impl Shard {
         connection.pinged = false;
         self.counters.frames_received.add(1);
         let compressed = opened.flags & FLAG_COMPRESSED != 0;
-        let body = match Body::decode(opened.body) {
+        self.handle_opened(now, connection, opened.age, opened.body, compressed, above)
+    }
+
+    /// The body of a frame that passed every check of its envelope. `above`: the client
+    /// is above its rate.
+    pub(super) fn handle_opened(
+        &mut self,
+        now: Now,
+        connection: &mut Connection,
+        age: Age,
+        bytes: &[u8],
+        compressed: bool,
+        above: bool,
+    ) -> Result<(), CloseReason> {
+        let body = match Body::decode(bytes) {
             Ok(body) => body,
             Err(BadBody::UnknownKind(_)) => {
                 self.counters.drop_frame(DropReason::UnknownKind);
@@ -122,14 +136,14 @@ impl Shard {
             _ if compressed => return Err(CloseReason::BadBody),
             _ => Lane::Reliable,
         };
-        if !self.check_age(connection, opened.age, lane)? {
+        if !self.check_age(connection, age, lane)? {
             return Ok(());
         }
         if above && lane != Lane::Reliable {
             self.counters.drop_frame(DropReason::RateUnreliable);
             return Ok(());
         }
-        self.handle_body(now, connection, body, opened.body, compressed)
+        self.handle_body(now, connection, body, bytes, compressed)
     }
 
     /// Charges a frame of so many bytes to the connection's rates. Whether it is
@@ -395,7 +409,7 @@ impl Shard {
 
     /// Gives a connection that is about to send a buffer from the pool.
     pub(super) fn lend_out(&mut self, connection: &mut Connection) {
-        if connection.out.capacity() == 0 {
+        if connection.datagrams.is_none() && connection.out.capacity() == 0 {
             connection.out = self.buffers.take();
         }
     }

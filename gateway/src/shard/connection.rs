@@ -13,6 +13,7 @@ use protocol::reassembly::Reassembly;
 use protocol::ticket::Ticket;
 use protocol::time::Time;
 
+use super::datagrams::Datagrams;
 use crate::engine::ConnId;
 use crate::front::Front;
 
@@ -128,8 +129,10 @@ pub struct Connection {
     pub phase: Phase,
     /// What lies before its frames, while there is something.
     pub front: Option<Box<Front>>,
-    /// None before the handshake.
+    /// None before the handshake, and over datagrams.
     pub ciphers: Option<Ciphers>,
+    /// What a connection over datagrams has instead.
+    pub datagrams: Option<Box<Datagrams>>,
     /// A frame that has not come whole.
     pub reassembly: Reassembly,
     /// Frames that it may send.
@@ -159,9 +162,43 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// One that was just accepted.
+    pub fn new(
+        id: ConnId,
+        peer: Option<SocketAddr>,
+        frames: Bucket,
+        bytes: Bucket,
+        now: Time,
+    ) -> Self {
+        Self {
+            id,
+            peer,
+            phase: Phase::Hello,
+            front: None,
+            ciphers: None,
+            datagrams: None,
+            reassembly: Reassembly::default(),
+            frames,
+            bytes,
+            since: now,
+            heard_at: now,
+            pinged: false,
+            timestamp_failures: 0,
+            out: Vec::new(),
+            in_flight_bytes: 0,
+            listed: false,
+            rate_paused: false,
+            uplink_paused: false,
+            shut: false,
+        }
+    }
+
     /// Bytes that wait for this client.
     pub fn queued_bytes(&self) -> usize {
-        self.out.len() + self.in_flight_bytes as usize
+        match &self.datagrams {
+            None => self.out.len() + self.in_flight_bytes as usize,
+            Some(datagrams) => datagrams.end.queued_bytes(),
+        }
     }
 
     /// Whether something waits to be sent.
@@ -193,6 +230,23 @@ impl Connection {
             ciphers
                 .sealer
                 .seal(now, 0, &mut self.out, |out| body.encode(out));
+        } else if let Some(datagrams) = &mut self.datagrams {
+            let mut bytes = Vec::new();
+            body.encode(&mut bytes);
+            datagrams.end.push(0, &[&bytes]);
+        }
+    }
+
+    /// The same with an encoded body in two pieces, its head and the rest. `flags`: of
+    /// the frame.
+    pub fn seal_encoded(&mut self, now: Time, flags: u8, head: &[u8], rest: &[u8]) {
+        if let Some(ciphers) = &mut self.ciphers {
+            ciphers.sealer.seal(now, flags, &mut self.out, |out| {
+                out.extend_from_slice(head);
+                out.extend_from_slice(rest);
+            });
+        } else if let Some(datagrams) = &mut self.datagrams {
+            datagrams.end.push(flags, &[head, rest]);
         }
     }
 }

@@ -124,6 +124,7 @@ impl Shard {
         if let Some(ciphers) = &connection.ciphers {
             self.tickets.insert(ciphers.ticket.id(), session_id);
         }
+        self.open_datagrams(&mut connection);
         self.tell_logged_in(now, &mut connection, session_id);
         // One that is new has left no instance, so it is not at its end.
         let _ = self.bind_session(&mut connection);
@@ -272,6 +273,7 @@ impl Shard {
                         self.tickets.remove(&ciphers.ticket.id());
                         self.tell_end(now, &session, reason);
                     }
+                    // Over datagrams there is no ticket to come back with.
                     None => self.tell_end(now, &session, reason),
                 }
             }

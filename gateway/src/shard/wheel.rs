@@ -9,8 +9,8 @@ use protocol::time::Time;
 
 use crate::engine::ConnId;
 
-/// Microseconds of a tick: deadlines are seconds, so this is precise enough.
-const TICK_US: u64 = 32_768;
+/// Microseconds of a tick where deadlines are seconds: precise enough.
+pub const TICK_US: u64 = 32_768;
 
 /// Ticks of the wheel; with `TICK_US` a horizon of 33 s, above the usual idle
 /// timeout, so that an idle connection fires about once an idle timeout.
@@ -20,6 +20,7 @@ const SLOTS: usize = 1_024;
 #[derive(Debug)]
 pub struct Wheel {
     slots: Vec<Vec<ConnId>>,
+    tick_us: u64,
     /// The tick that is due next.
     tick: u64,
     /// Bit i of word i / 64: slot i is not empty.
@@ -27,11 +28,12 @@ pub struct Wheel {
 }
 
 impl Wheel {
-    /// An empty wheel at `now`.
-    pub fn new(now: Time) -> Self {
+    /// An empty wheel at `now`, whose ticks are so long.
+    pub fn new(now: Time, tick_us: u64) -> Self {
         Self {
             slots: vec![Vec::new(); SLOTS],
-            tick: now.0 / TICK_US,
+            tick_us,
+            tick: now.0 / tick_us,
             occupied: [0; SLOTS / 64],
         }
     }
@@ -40,7 +42,7 @@ impl Wheel {
     /// the horizon.
     pub fn insert(&mut self, conn: ConnId, at: Time) {
         let tick =
-            at.0.div_ceil(TICK_US)
+            at.0.div_ceil(self.tick_us)
                 .clamp(self.tick, self.tick + SLOTS as u64 - 1);
         let slot = (tick % SLOTS as u64) as usize;
         self.slots[slot].push(conn);
@@ -49,7 +51,7 @@ impl Wheel {
 
     /// Moves what is due at `now` to `due`.
     pub fn expire(&mut self, now: Time, due: &mut Vec<ConnId>) {
-        let last = now.0 / TICK_US;
+        let last = now.0 / self.tick_us;
         // After a long pause every slot is due once, not many times.
         let first = self.tick.max(last.saturating_sub(SLOTS as u64 - 1));
         for tick in first..=last {
@@ -77,7 +79,7 @@ impl Wheel {
             if bits != 0 {
                 let slot = word * 64 + bits.trailing_zeros() as usize;
                 let ahead = (slot + SLOTS - start) % SLOTS;
-                return Some(Time((self.tick + ahead as u64) * TICK_US));
+                return Some(Time((self.tick + ahead as u64) * self.tick_us));
             }
         }
         None

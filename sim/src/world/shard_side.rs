@@ -221,6 +221,7 @@ impl World {
             },
             compress_bytes_min: plan.compress_bytes_min,
             front: FrontConfig::default(),
+            datagrams: None,
         };
         let public = std::array::from_fn(|at| TOKEN_SECRET[32 + at]);
         let verifier = Verifier::new(AUDIENCE.to_owned(), &[public]);

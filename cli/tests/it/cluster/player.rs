@@ -3,7 +3,7 @@
 //! nothing of what a test does to others.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -57,9 +57,35 @@ impl std::fmt::Debug for Seen {
     }
 }
 
+/// What carries a player.
+pub enum Socket {
+    /// A stream of frames.
+    Stream(TcpStream),
+    /// Datagrams.
+    Datagrams(UdpSocket),
+}
+
+impl Socket {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Stream(stream) => stream.read(bytes),
+            Self::Datagrams(socket) => socket.recv(bytes),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // A socket that fails is found out by the next read.
+        let _ = match self {
+            Self::Stream(stream) => stream.write_all(bytes),
+            Self::Datagrams(socket) => socket.send(bytes).map(drop),
+        };
+    }
+}
+
 /// A client.
 pub struct Player {
-    stream: TcpStream,
+    /// What carries it.
+    pub socket: Socket,
     client: Client,
     shared: Shared,
     origin: Instant,
@@ -89,7 +115,26 @@ impl Player {
 
     /// Connects to whatever listens there, for a gateway with this key; login is under way.
     pub fn connect_to(address: SocketAddr, gateway_key: [u8; 32], token: String) -> Self {
-        let stream = Self::socket(address);
+        let stream = tcp_socket(address);
+        Self::over(gateway_key, token, Socket::Stream(stream))
+    }
+
+    /// Logs in over datagrams and waits until its group is up.
+    pub fn login_udp(cluster: &Cluster, account: &str) -> Self {
+        Self::login_udp_at(cluster, account, cluster.address())
+    }
+
+    /// The same by way of another address.
+    pub fn login_udp_at(cluster: &Cluster, account: &str, to: SocketAddr) -> Self {
+        let socket = udp_socket(to);
+        let token = cluster.token(account);
+        let mut player = Self::over(cluster.gateway_key, token, Socket::Datagrams(socket));
+        player.wait("login", |seen| seen.session.is_some() && seen.ups > 0);
+        player
+    }
+
+    /// Over a socket that is there; login is under way.
+    fn over(gateway_key: [u8; 32], token: String, socket: Socket) -> Self {
         let origin = Instant::now();
         let config = ClientConfig {
             gateway_key,
@@ -101,9 +146,13 @@ impl Player {
             rekey: RekeyPolicy::default(),
             compress_bytes_min: 64,
         };
-        let client = Client::connect(config, random32(), Time(0)).expect("a usable key");
+        let client = match socket {
+            Socket::Stream(_) => Client::connect(config, random32(), Time(0)),
+            Socket::Datagrams(_) => Client::connect_datagrams(config, random32(), Time(0)),
+        };
+        let client = client.expect("a usable key");
         let mut player = Self {
-            stream,
+            socket,
             client,
             shared: Shared::default(),
             origin,
@@ -172,21 +221,21 @@ impl Player {
 
     /// Loses its connection.
     pub fn cut(&mut self) {
-        let _ = self.stream.shutdown(Shutdown::Both);
+        let _ = self.stream().shutdown(Shutdown::Both);
         self.vanish();
     }
 
     /// Loses its connection, of which the gateway hears nothing while the socket
     /// that this returns lives.
     pub fn vanish(&mut self) -> TcpStream {
-        let old = self.stream.try_clone().expect("a descriptor");
+        let old = self.stream().try_clone().expect("a descriptor");
         self.client.handle_disconnected(&mut |_| {});
         old
     }
 
     /// Begins to come back, to the same gateway; the bytes of its RESUME.
     pub fn try_resume(&mut self, cluster: &Cluster) -> Vec<u8> {
-        self.stream = Self::socket(cluster.address());
+        self.socket = Socket::Stream(tcp_socket(cluster.address()));
         self.seen.closed = None;
         let now = self.now();
         let began = self.client.resume(random32(), now);
@@ -203,11 +252,11 @@ impl Player {
         });
     }
 
-    fn socket(address: SocketAddr) -> TcpStream {
-        let stream = TcpStream::connect(address).expect("the gateway accepts");
-        stream.set_nodelay(true).expect("a socket");
-        stream.set_read_timeout(Some(LOOK)).expect("a socket");
-        stream
+    fn stream(&self) -> &TcpStream {
+        match &self.socket {
+            Socket::Stream(stream) => stream,
+            Socket::Datagrams(_) => panic!("nothing comes back over datagrams"),
+        }
     }
 
     /// Ends its session and waits for the gateway's word.
@@ -222,7 +271,7 @@ impl Player {
     /// One look at the socket and at the clock.
     pub fn pump(&mut self) {
         let mut bytes = [0; 16_384];
-        let read = self.stream.read(&mut bytes);
+        let read = self.socket.read(&mut bytes);
         let now = self.now();
         let seen = &mut self.seen;
         let mut events = |event: Event<'_>| match event {
@@ -256,8 +305,7 @@ impl Player {
         let mut out = Vec::new();
         let now = self.now();
         while self.client.poll_transmit(now, &mut self.shared, &mut out) {
-            // A socket that fails is found out by the next read.
-            let _ = self.stream.write_all(&out);
+            self.socket.write(&out);
             sent.append(&mut out);
         }
         sent
@@ -266,6 +314,21 @@ impl Player {
     fn now(&self) -> Time {
         Time(self.origin.elapsed().as_micros() as u64)
     }
+}
+
+fn tcp_socket(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("something accepts");
+    stream.set_nodelay(true).expect("a socket");
+    stream.set_read_timeout(Some(LOOK)).expect("a socket");
+    stream
+}
+
+/// A socket that sends to there, and whose reads do not last.
+pub fn udp_socket(to: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.connect(to).expect("a socket");
+    socket.set_read_timeout(Some(LOOK)).expect("a socket");
+    socket
 }
 
 /// A neighbour who echoes all the time.

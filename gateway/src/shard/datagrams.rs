@@ -1,0 +1,694 @@
+//! Connections over datagrams: setting them up without state before a valid cookie, the
+//! checks of each datagram, where the client is now, and what leaves when.
+//!
+//! Past its envelope a datagram's body goes the way of every frame (`handle_opened`);
+//! sessions, logins and limits do not know what carried it.
+//!
+//! Invariants:
+//! - Before an INIT with a valid cookie nothing is kept of its sender, and an answer is
+//!   shorter than what asked for it.
+//! - To an address that has not answered a challenge no more is sent than came from it.
+//! - A connection has at most two ids, its own and the one that the client still uses.
+
+use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, SocketAddr};
+
+use protocol::body::{Body, is_direct};
+use protocol::check::{Age, Bucket, Charged};
+use protocol::datagram::arq::Received;
+use protocol::datagram::chunk::{COMPRESSED, Chunk, Chunks};
+use protocol::datagram::cookie::{ADDRESS_BYTES, COOKIE_BYTES, Cookies};
+use protocol::datagram::hello::{self, Setup};
+use protocol::datagram::{Cid, End, SETUP, split};
+use protocol::frame::Header;
+use protocol::handshake;
+use protocol::limits::{DATAGRAM_BYTES_MAX, FRAME_BYTES_MAX, LOGIN_FRAME_BYTES_MAX};
+use protocol::reason::{CloseReason, DropReason};
+use protocol::time::{Now, Time};
+use rand_core::RngCore;
+use rustc_hash::FxHashMap;
+
+use super::Shard;
+use super::connection::{Connection, Phase};
+use super::wheel::Wheel;
+use crate::engine::ConnId;
+
+/// Microseconds of a tick of the datagrams' timers: their deadlines are tens of
+/// milliseconds.
+const TICK_US: u64 = 4_096;
+
+/// How long, ms, an address may take to answer a challenge: two lost datagrams on a bad
+/// mobile network. Then the old address counts again.
+const CHALLENGE_MS: u64 = 3_000;
+
+/// Bytes handed out at once for one client: what one call to the kernel can cut into
+/// datagrams (UDP_SEGMENT), and no more of a turn than that.
+const BURST_BYTES: usize = 16 * DATAGRAM_BYTES_MAX;
+
+/// What connections over datagrams are made from.
+#[derive(Clone, Debug)]
+pub struct DatagramConfig {
+    /// The same for all shards of a gateway, drawn when it starts.
+    pub cookie_secret: [u8; 32],
+    /// Ids of connections from this index on are the shard's to give; below it they are
+    /// the engine's.
+    pub first_index: u32,
+    /// Connections over datagrams at once.
+    pub connections_max: u32,
+}
+
+/// What a shard keeps for all of them.
+#[derive(Debug)]
+pub struct DatagramSide {
+    cookies: Cookies,
+    cids: FxHashMap<Cid, ConnId>,
+    /// By address: the connection that its last INIT opened, until login.
+    inits: FxHashMap<SocketAddr, ConnId>,
+    first_index: u32,
+    connections_max: u32,
+    /// Ids that were used and are free, with their next generation.
+    free: Vec<ConnId>,
+    /// Ids that were ever used.
+    used: u32,
+    timers: Wheel,
+    due: Vec<ConnId>,
+    /// Connections with something to send; each at most once (`listed`).
+    pub to_send: VecDeque<ConnId>,
+    /// Answers to INITs of this turn.
+    replies: VecDeque<(SocketAddr, Vec<u8>)>,
+}
+
+impl DatagramSide {
+    /// Without connections.
+    pub fn new(config: &DatagramConfig, now: Time) -> Self {
+        Self {
+            cookies: Cookies::new(config.cookie_secret),
+            cids: FxHashMap::default(),
+            inits: FxHashMap::default(),
+            first_index: config.first_index,
+            connections_max: config.connections_max,
+            free: Vec::new(),
+            used: 0,
+            timers: Wheel::new(now, TICK_US),
+            due: Vec::new(),
+            to_send: VecDeque::new(),
+            replies: VecDeque::new(),
+        }
+    }
+
+    fn id(&mut self) -> Option<ConnId> {
+        if let Some(id) = self.free.pop() {
+            return Some(id);
+        }
+        (self.used < self.connections_max).then(|| {
+            self.used += 1;
+            ConnId {
+                index: self.first_index + self.used - 1,
+                generation: 0,
+            }
+        })
+    }
+}
+
+/// What one of them has besides what every connection has.
+#[derive(Debug)]
+pub struct Datagrams {
+    /// Keys, window, reliable lane.
+    pub end: End,
+    /// The id that the client uses, until it uses that of `end`.
+    old_cid: Option<Cid>,
+    /// The client's name for this connection.
+    nonce: u64,
+    /// The ACCEPT, in case it got lost; empty once the client has answered.
+    accept: Vec<u8>,
+    /// A new address that has not answered yet.
+    candidate: Option<Candidate>,
+    /// The earliest timer that is set.
+    timer: Time,
+}
+
+/// An address that says it is the client's.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    address: SocketAddr,
+    challenge: [u8; 8],
+    /// What may still be sent there: bytes received minus bytes sent.
+    credit: usize,
+    until: Time,
+}
+
+/// No timer is set.
+const NEVER: Time = Time(u64::MAX);
+
+impl Shard {
+    /// Whether this is the id of a connection over datagrams.
+    pub(super) fn is_datagram(&self, id: ConnId) -> bool {
+        self.datagrams
+            .as_ref()
+            .is_some_and(|side| id.index >= side.first_index)
+    }
+
+    /// A datagram from this address; opened in place.
+    pub fn handle_datagram(&mut self, now: Now, from: SocketAddr, data: &mut [u8]) {
+        if self.datagrams.is_none() {
+            return;
+        }
+        self.counters.datagrams_received.add(1);
+        self.counters.bytes_received.add(data.len() as u64);
+        if data.first() == Some(&SETUP) {
+            self.handle_init(now, from, data);
+            return;
+        }
+        let bytes = data.len();
+        let Some((cid, frame)) = split(data) else {
+            self.counters.drop_frame(DropReason::DatagramMalformed);
+            return;
+        };
+        let id = self
+            .datagrams
+            .as_ref()
+            .and_then(|side| side.cids.get(&cid).copied());
+        let Some((id, mut connection)) = id.and_then(|id| Some((id, self.take(id)?))) else {
+            self.counters.drop_frame(DropReason::DatagramUnknown);
+            return;
+        };
+        let outcome = self.handle_sealed(now, from, cid, bytes, &mut connection, frame);
+        let phase_over = !matches!(connection.phase, Phase::Closing);
+        self.connections[id.index as usize] = Some(connection);
+        match outcome {
+            Ok(()) if phase_over => self.after_datagrams(now, id),
+            Ok(()) => {}
+            Err(reason) => self.close(now, id, reason),
+        }
+    }
+
+    /// A datagram that names this connection.
+    fn handle_sealed(
+        &mut self,
+        now: Now,
+        from: SocketAddr,
+        cid: Cid,
+        bytes: usize,
+        connection: &mut Connection,
+        frame: &mut [u8],
+    ) -> Result<(), CloseReason> {
+        if matches!(connection.phase, Phase::Closing) {
+            self.counters.drop_frame(DropReason::AfterClose);
+            return Ok(());
+        }
+        let Some(datagrams) = &mut connection.datagrams else {
+            return Ok(());
+        };
+        let opened = match datagrams.end.open(now.time, frame) {
+            Ok(opened) => opened,
+            Err(reason) => {
+                self.counters.drop_frame(reason);
+                return Ok(());
+            }
+        };
+        // Only what verified is charged: anybody can write somebody's id on a datagram.
+        // What is above is not looked at, so that the client sends it again, later.
+        let charged = [
+            connection.frames.charge(self.config.frames, 1, now.time),
+            connection
+                .bytes
+                .charge(self.config.bytes, bytes as u32, now.time),
+        ];
+        if charged.contains(&Charged::FarAbove) {
+            return Err(CloseReason::RateExceeded);
+        }
+        connection.heard_at = now.time;
+        connection.pinged = false;
+        self.counters.frames_received.add(1);
+        if matches!(connection.phase, Phase::Hello) {
+            connection.phase = Phase::Login;
+            datagrams.accept = Vec::new();
+            datagrams.end.open_window(LOGIN_FRAME_BYTES_MAX);
+            self.counters.handshakes.add(1);
+        }
+        if cid == datagrams.end.cid
+            && let Some(old) = datagrams.old_cid.take()
+        {
+            datagrams.end.set_new_cid(None);
+            if let Some(side) = &mut self.datagrams {
+                side.cids.remove(&old);
+            }
+        }
+        self.locate(now, from, bytes, opened.newest, connection);
+        if charged.iter().any(|charged| *charged != Charged::Within) {
+            self.counters.drop_frame(DropReason::RateDatagram);
+            return Ok(());
+        }
+        self.handle_chunks(now, connection, opened.age, opened.body)
+    }
+
+    fn handle_chunks(
+        &mut self,
+        now: Now,
+        connection: &mut Connection,
+        age: Age,
+        body: &[u8],
+    ) -> Result<(), CloseReason> {
+        for chunk in Chunks::new(body) {
+            let chunk = chunk.map_err(|_| CloseReason::BadBody)?;
+            let is_paused = connection.uplink_paused;
+            let Some(datagrams) = &mut connection.datagrams else {
+                return Ok(());
+            };
+            match chunk {
+                Chunk::Ack(ack) => datagrams.end.handle_ack(now.time, &ack),
+                Chunk::Challenge(token) => datagrams.end.handle_challenge(token),
+                Chunk::Response(token) => self.handle_response(connection, token),
+                Chunk::NewCid(_) => return Err(CloseReason::BadBody),
+                Chunk::Body { flags, bytes } => {
+                    if !is_direct(bytes) {
+                        self.counters.drop_frame(DropReason::ReliableUnwrapped);
+                    } else if is_paused && matches!(Body::decode(bytes), Ok(Body::Message { .. })) {
+                        self.counters.drop_frame(DropReason::UplinkFull);
+                    } else {
+                        let compressed = flags & COMPRESSED != 0;
+                        self.handle_opened(now, connection, age, bytes, compressed, false)?;
+                    }
+                }
+                // Its backend does not keep up: not acknowledged, it comes again.
+                Chunk::Data { .. } if is_paused => {
+                    self.counters.drop_frame(DropReason::UplinkFull);
+                }
+                Chunk::Data {
+                    flags,
+                    number,
+                    bytes,
+                } => match datagrams.end.receive(now.time, flags, number, bytes) {
+                    Received::Message => {
+                        let compressed = flags & COMPRESSED != 0;
+                        self.handle_opened(now, connection, age, bytes, compressed, false)?;
+                        self.handle_early(now, connection)?;
+                    }
+                    Received::Kept => self.handle_early(now, connection)?,
+                    Received::Refused => self.counters.drop_frame(DropReason::RateDatagram),
+                    Received::TooLong => return Err(CloseReason::BadLength),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Messages that came in pieces or before their turn.
+    fn handle_early(&mut self, now: Now, connection: &mut Connection) -> Result<(), CloseReason> {
+        while let Some(message) = connection
+            .datagrams
+            .as_mut()
+            .and_then(|datagrams| datagrams.end.poll_message())
+        {
+            let (flags, bytes) = message.map_err(|()| CloseReason::BadLength)?;
+            let compressed = flags & COMPRESSED != 0;
+            self.handle_opened(now, connection, Age::Fresh, &bytes, compressed, false)?;
+        }
+        Ok(())
+    }
+
+    /// Where the client is, as its newest datagram says.
+    fn locate(
+        &mut self,
+        now: Now,
+        from: SocketAddr,
+        bytes: usize,
+        newest: bool,
+        connection: &mut Connection,
+    ) {
+        let mut challenge = [0; 8];
+        let Some(datagrams) = &mut connection.datagrams else {
+            return;
+        };
+        if let Some(candidate) = &mut datagrams.candidate
+            && candidate.address == from
+        {
+            candidate.credit += bytes;
+            return;
+        }
+        if !newest {
+            return;
+        }
+        if connection.peer == Some(from) {
+            // It is where it was: the other address was somebody's who repeats.
+            if datagrams.candidate.take().is_some() {
+                datagrams.end.set_challenge(None);
+            }
+            return;
+        }
+        self.random.fill_bytes(&mut challenge);
+        datagrams.end.set_challenge(Some(challenge));
+        datagrams.candidate = Some(Candidate {
+            address: from,
+            challenge,
+            credit: bytes,
+            until: now.time.after_ms(CHALLENGE_MS),
+        });
+        self.counters.path_challenges.add(1);
+    }
+
+    /// A challenge came back: that address is the client's now, and it gets a new id, so
+    /// that who watches both networks does not see one player.
+    fn handle_response(&mut self, connection: &mut Connection, token: [u8; 8]) {
+        let id = connection.id;
+        let Some(datagrams) = &mut connection.datagrams else {
+            return;
+        };
+        let Some(candidate) = datagrams
+            .candidate
+            .take_if(|candidate| candidate.challenge == token)
+        else {
+            return;
+        };
+        datagrams.end.set_challenge(None);
+        connection.peer = Some(candidate.address);
+        self.counters.migrations.add(1);
+        let Some(side) = &mut self.datagrams else {
+            return;
+        };
+        // Not while the client has not taken up the last one: it might use any of three.
+        if datagrams.old_cid.is_none() {
+            let cid = Cid::new(self.config.shard.0 as u8, self.random.next_u64());
+            if let Entry::Vacant(place) = side.cids.entry(cid) {
+                place.insert(id);
+                datagrams.old_cid = Some(datagrams.end.cid);
+                datagrams.end.set_new_cid(Some(cid));
+                datagrams.end.cid = cid;
+            }
+        }
+    }
+
+    /// A datagram that sets a connection up.
+    fn handle_init(&mut self, now: Now, from: SocketAddr, data: &[u8]) {
+        let Some((nonce, Setup::Init { cookie, hello })) = hello::decode(data) else {
+            self.counters.drop_frame(DropReason::DatagramMalformed);
+            return;
+        };
+        let Some(side) = &mut self.datagrams else {
+            return;
+        };
+        let address = address_bytes(from);
+        if !side.cookies.is_good(now.unix_ms, &address, nonce, cookie) {
+            if *cookie != [0; COOKIE_BYTES] {
+                self.counters.drop_frame(DropReason::BadCookie);
+            }
+            let cookie = &side.cookies.make(now.unix_ms, &address, nonce);
+            reply(side, from, nonce, &Setup::Retry { cookie });
+            return;
+        }
+        if let Some(&id) = side.inits.get(&from)
+            && let Some(datagrams) = Self::at(&mut self.connections, id)
+                .and_then(|connection| connection.datagrams.as_ref())
+            && datagrams.nonce == nonce
+        {
+            if datagrams.accept.is_empty() {
+                self.counters.drop_frame(DropReason::InitRepeated);
+            } else {
+                side.replies.push_back((from, datagrams.accept.clone()));
+            }
+            return;
+        }
+        if let Err(reason) = self.accept_datagrams(now, from, nonce, hello) {
+            self.counters.close(reason);
+            let mut reject = Vec::new();
+            handshake::reject(reason, now.time.wire_ms(), &mut reject);
+            if let Some(side) = &mut self.datagrams {
+                reply(side, from, nonce, &Setup::Refuse { reject: &reject });
+            }
+        }
+    }
+
+    /// The cookie was good: the handshake, and from here on a connection.
+    fn accept_datagrams(
+        &mut self,
+        now: Now,
+        from: SocketAddr,
+        nonce: u64,
+        hello: &[u8],
+    ) -> Result<(), CloseReason> {
+        if self.draining {
+            return Err(CloseReason::Draining);
+        }
+        if self.connections_open - self.sessions.len() >= self.config.connections_before_login_max {
+            return Err(CloseReason::Full);
+        }
+        let ephemeral = self.ephemeral();
+        let parameters = self.parameters(now);
+        let mut welcome = Vec::new();
+        let keys = handshake::respond(
+            &self.config.key,
+            ephemeral,
+            hello,
+            now.time.wire_ms(),
+            &parameters,
+            &mut welcome,
+        )?;
+        let cid = Cid::new(self.config.shard.0 as u8, self.random.next_u64());
+        let Some(side) = &mut self.datagrams else {
+            return Err(CloseReason::Full);
+        };
+        if side.cids.contains_key(&cid) {
+            return Err(CloseReason::Full);
+        }
+        let id = side.id().ok_or(CloseReason::Full)?;
+        side.cids.insert(cid, id);
+        side.inits.insert(from, id);
+        let mut accept = Vec::new();
+        let message = Setup::Accept {
+            cid,
+            welcome: &welcome,
+        };
+        hello::encode(nonce, &message, &mut accept);
+        side.replies.push_back((from, accept.clone()));
+        let mut connection = Connection::new(
+            id,
+            Some(from),
+            Bucket::full(self.config.frames, now.time),
+            Bucket::full(self.config.bytes, now.time),
+            now.time,
+        );
+        connection.datagrams = Some(Box::new(Datagrams {
+            end: End::new(
+                cid,
+                keys.gateway,
+                keys.client,
+                self.config.rekey,
+                Header::decode(hello).map(|header| header.timestamp_ms),
+                LOGIN_FRAME_BYTES_MAX,
+                now.time,
+            ),
+            old_cid: None,
+            nonce,
+            accept,
+            candidate: None,
+            timer: NEVER,
+        }));
+        let index = id.index as usize;
+        if index >= self.connections.len() {
+            self.connections.resize_with(index + 1, || None);
+        }
+        self.connections[index] = Some(Box::new(connection));
+        self.counters.accepted.add(1);
+        self.connections_open += 1;
+        self.counters.connections.set(self.connections_open as u64);
+        let timeout_ms = u64::from(self.config.handshake_timeout_ms);
+        self.wheel.insert(id, now.time.after_ms(timeout_ms));
+        Ok(())
+    }
+
+    /// A client over datagrams has logged in: it may send what every client may.
+    pub(super) fn open_datagrams(&mut self, connection: &mut Connection) {
+        if let (Some(datagrams), Some(side)) = (&mut connection.datagrams, &mut self.datagrams) {
+            datagrams.end.open_window(FRAME_BYTES_MAX);
+            if let Some(peer) = connection.peer
+                && side.inits.get(&peer) == Some(&connection.id)
+            {
+                side.inits.remove(&peer);
+            }
+        }
+    }
+
+    /// A connection is gone.
+    pub(super) fn forget_datagrams(&mut self, connection: &Connection) {
+        let (Some(datagrams), Some(side)) = (&connection.datagrams, &mut self.datagrams) else {
+            return;
+        };
+        let id = connection.id;
+        side.cids.remove(&datagrams.end.cid);
+        if let Some(old) = datagrams.old_cid {
+            side.cids.remove(&old);
+        }
+        if let Some(peer) = connection.peer
+            && side.inits.get(&peer) == Some(&id)
+        {
+            side.inits.remove(&peer);
+        }
+        side.free.push(ConnId {
+            index: id.index,
+            generation: id.generation.wrapping_add(1),
+        });
+        self.counters.datagrams_missing.add(datagrams.end.missing());
+        let round_trip_us = datagrams.end.round_trip_us();
+        self.counters.round_trip_us.add(round_trip_us);
+        self.counters.round_trips.add(u64::from(round_trip_us > 0));
+    }
+
+    /// After something was given to a connection, or came from it: what it has to send is
+    /// sent this turn, and its timer is set.
+    fn after_datagrams(&mut self, now: Now, id: ConnId) {
+        let Some(connection) = Self::at(&mut self.connections, id) else {
+            return;
+        };
+        let (Some(datagrams), Some(side)) = (&mut connection.datagrams, &mut self.datagrams) else {
+            return;
+        };
+        let probes = datagrams.candidate.is_some();
+        if (datagrams.end.can_write(now.time) || probes) && !connection.listed {
+            connection.listed = true;
+            side.to_send.push_back(id);
+        }
+        set_timer(side, datagrams, id);
+    }
+
+    pub(super) fn handle_datagram_timeouts(&mut self, now: Now) {
+        let Some(side) = &mut self.datagrams else {
+            return;
+        };
+        let mut due = std::mem::take(&mut side.due);
+        side.timers.expire(now.time, &mut due);
+        for id in due.drain(..) {
+            let Some(datagrams) = Self::at(&mut self.connections, id)
+                .and_then(|connection| connection.datagrams.as_mut())
+            else {
+                continue;
+            };
+            // One that was set before an earlier one has nothing to say: were it set
+            // again, they would become more and more.
+            if datagrams.timer > now.time {
+                continue;
+            }
+            datagrams.timer = NEVER;
+            datagrams.end.handle_timeout(now.time);
+            if let Some(candidate) = datagrams.candidate
+                && now.time >= candidate.until
+            {
+                datagrams.candidate = None;
+                datagrams.end.set_challenge(None);
+            }
+            self.after_datagrams(now, id);
+        }
+        if let Some(side) = &mut self.datagrams {
+            side.due = due;
+        }
+    }
+
+    pub(super) fn datagram_deadline(&self) -> Option<Time> {
+        self.datagrams.as_ref().and_then(|side| side.timers.next())
+    }
+
+    /// Appends datagrams for one address to `out`, one behind the other. Returns the
+    /// address and the length of each but the last, which may be shorter; `None` when
+    /// there is nothing to send.
+    pub fn poll_datagrams(&mut self, now: Now, out: &mut Vec<u8>) -> Option<(SocketAddr, usize)> {
+        let side = self.datagrams.as_mut()?;
+        if let Some((to, reply)) = side.replies.pop_front() {
+            out.extend_from_slice(&reply);
+            self.counters.datagrams_sent.add(1);
+            self.counters.bytes_sent.add(reply.len() as u64);
+            return Some((to, reply.len()));
+        }
+        while let Some(id) = self.datagrams.as_mut()?.to_send.pop_front() {
+            let Some(connection) = Self::at(&mut self.connections, id) else {
+                continue;
+            };
+            connection.listed = false;
+            let Some(datagrams) = &mut connection.datagrams else {
+                continue;
+            };
+            let (start, resent) = (out.len(), datagrams.end.resent());
+            let credit = datagrams.candidate.map_or(BURST_BYTES, |it| it.credit);
+            let mut room = credit.min(BURST_BYTES);
+            let (mut segment, mut count) = (0, 0);
+            // The kernel cuts what we hand over into pieces of one length, of which only the
+            // last may be shorter. To an address in doubt goes one at a time.
+            let mut bytes_max = DATAGRAM_BYTES_MAX.min(room);
+            while datagrams.end.write(now.time, bytes_max, out) {
+                let bytes = out.len() - start - count * segment;
+                room -= bytes;
+                segment = segment.max(bytes);
+                count += 1;
+                if bytes < segment || room < segment || datagrams.candidate.is_some() {
+                    break;
+                }
+                bytes_max = segment;
+            }
+            let bytes = out.len() - start;
+            self.counters
+                .segments_resent
+                .add(datagrams.end.resent() - resent);
+            let to = match &mut datagrams.candidate {
+                Some(candidate) => {
+                    candidate.credit -= bytes;
+                    Some(candidate.address)
+                }
+                None => connection.peer,
+            };
+            if count > 0 && datagrams.candidate.is_none() && datagrams.end.can_write(now.time) {
+                connection.listed = true;
+                if let Some(side) = &mut self.datagrams {
+                    side.to_send.push_back(id);
+                }
+            }
+            if let (Some(side), Some(connection)) =
+                (&mut self.datagrams, Self::at(&mut self.connections, id))
+                && let Some(datagrams) = &mut connection.datagrams
+            {
+                set_timer(side, datagrams, id);
+            }
+            if count > 0
+                && let Some(to) = to
+            {
+                self.counters.datagrams_sent.add(count as u64);
+                self.counters.bytes_sent.add(bytes as u64);
+                return Some((to, segment));
+            }
+        }
+        None
+    }
+}
+
+/// Sets a connection's timer to its next deadline, unless one fires before that.
+fn set_timer(side: &mut DatagramSide, datagrams: &mut Datagrams, id: ConnId) {
+    let challenge = datagrams.candidate.map(|candidate| candidate.until);
+    let wanted = [datagrams.end.poll_timeout(), challenge]
+        .into_iter()
+        .flatten()
+        .min();
+    if let Some(at) = wanted
+        && at < datagrams.timer
+    {
+        datagrams.timer = at;
+        side.timers.insert(id, at);
+    }
+}
+
+fn reply(side: &mut DatagramSide, to: SocketAddr, nonce: u64, setup: &Setup<'_>) {
+    let mut out = Vec::new();
+    hello::encode(nonce, setup, &mut out);
+    side.replies.push_back((to, out));
+}
+
+fn address_bytes(address: SocketAddr) -> [u8; ADDRESS_BYTES] {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    let mut bytes = [0; ADDRESS_BYTES];
+    bytes[..16].copy_from_slice(&ip.octets());
+    bytes[16..].copy_from_slice(&address.port().to_be_bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests;

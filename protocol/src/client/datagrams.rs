@@ -1,0 +1,289 @@
+//! The part of a client's core that knows datagrams: INIT until the gateway accepts, then
+//! chunks instead of a stream of frames. Sessions, streams and timers are the parent's.
+//!
+//! Invariant: nothing that arrives unauthenticated changes more than the cookie of the
+//! next INIT; a forged ACCEPT costs nothing but the look at it.
+
+use super::{Client, ClientConfig, Closed, Event, Shared, State, Wire};
+use crate::body::{Body, is_direct};
+use crate::check::Age;
+use crate::datagram::arq::Received;
+use crate::datagram::chunk::{COMPRESSED, Chunk, Chunks};
+use crate::datagram::cookie::COOKIE_BYTES;
+use crate::datagram::hello::{self, Setup as Message};
+use crate::datagram::{Cid, End, split};
+use crate::frame::{FLAG_COMPRESSED, Header};
+use crate::handshake::{Initiator, read_reject};
+use crate::limits::{DATAGRAM_BYTES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
+use crate::reason::CloseReason;
+use crate::time::Time;
+
+/// Time, ms, until the first INIT is repeated; each further one waits twice as long.
+const INIT_RETRY_MS: u64 = 250;
+
+/// Doublings of that: 2 s at the most.
+const INIT_DOUBLINGS_MAX: u32 = 3;
+
+/// Bytes of a HELLO frame before the client's ephemeral key.
+const EPHEMERAL_AT: usize = FRAME_HEADER_BYTES + 4;
+
+/// A connection being set up.
+#[derive(Debug)]
+pub(super) struct Setup {
+    /// The start of the ephemeral public key: as unique as it is.
+    nonce: u64,
+    cookie: [u8; COOKIE_BYTES],
+    hello: Vec<u8>,
+    /// Makes the same HELLO again when an ACCEPT that was not the gateway's has used up
+    /// its state.
+    ephemeral: [u8; 32],
+    timestamp_ms: u32,
+    /// When the next INIT is due.
+    send_at: Time,
+    tries: u32,
+}
+
+impl Client {
+    /// Begins a connection over datagrams: the first waits in `poll_transmit`.
+    /// `ephemeral` must be fresh and secret.
+    ///
+    /// # Errors
+    /// `BadHandshake` if the pinned key is unusable.
+    pub fn connect_datagrams(
+        config: ClientConfig,
+        ephemeral: [u8; 32],
+        now: Time,
+    ) -> Result<Self, CloseReason> {
+        let mut client = Self::connect(config, ephemeral, now)?;
+        let hello = std::mem::take(&mut client.out);
+        let nonce = hello
+            .get(EPHEMERAL_AT..)
+            .and_then(|key| key.first_chunk())
+            .map_or(0, |start| u64::from_le_bytes(*start));
+        client.setup = Some(Box::new(Setup {
+            nonce,
+            cookie: [0; COOKIE_BYTES],
+            hello,
+            ephemeral,
+            timestamp_ms: now.wire_ms(),
+            send_at: now,
+            tries: 0,
+        }));
+        Ok(client)
+    }
+
+    /// The smoothed round trip of a datagram connection, µs; 0 while none is known.
+    pub fn round_trip_us(&self) -> u64 {
+        self.end().map_or(0, End::round_trip_us)
+    }
+
+    fn end(&self) -> Option<&End> {
+        match &self.state {
+            State::Login(connection) | State::Up(connection) => match &connection.wire {
+                Wire::Datagrams(end) => Some(end),
+                Wire::Stream(_) => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn end_mut(&mut self) -> Option<&mut End> {
+        match &mut self.state {
+            State::Login(connection) | State::Up(connection) => match &mut connection.wire {
+                Wire::Datagrams(end) => Some(end),
+                Wire::Stream(_) => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// One datagram arrived.
+    pub(super) fn handle_datagram(
+        &mut self,
+        now: Time,
+        data: &mut [u8],
+        shared: &mut Shared,
+        events: &mut impl FnMut(Event<'_>),
+    ) {
+        let outcome = if matches!(self.state, State::Hello(_)) {
+            self.handle_setup(now, data)
+        } else {
+            self.handle_sealed(now, data, shared, events)
+        };
+        if let Err(closed) = outcome {
+            self.close(closed, events);
+        }
+    }
+
+    fn handle_setup(&mut self, now: Time, data: &[u8]) -> Result<(), Closed> {
+        let Some(setup) = &mut self.setup else {
+            return Ok(());
+        };
+        match hello::decode(data) {
+            Some((nonce, message)) if nonce == setup.nonce => match message {
+                Message::Retry { cookie } => {
+                    setup.cookie = *cookie;
+                    setup.send_at = now;
+                    Ok(())
+                }
+                Message::Accept { cid, welcome } => {
+                    self.handle_accept(now, cid, welcome);
+                    Ok(())
+                }
+                Message::Refuse { reject } => match read_reject(reject) {
+                    Some(reason) => Err(Closed::ByGateway(Some(reason))),
+                    None => Ok(()),
+                },
+                Message::Init { .. } => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    fn handle_accept(&mut self, now: Time, cid: Cid, welcome: &[u8]) {
+        let Some(setup) = &mut self.setup else {
+            return;
+        };
+        let (ephemeral, timestamp_ms) = (setup.ephemeral, setup.timestamp_ms);
+        let State::Hello(initiator) = std::mem::replace(&mut self.state, State::Closed) else {
+            return;
+        };
+        match initiator.welcome(welcome) {
+            Ok((keys, parameters)) => {
+                setup.ephemeral = [0; 32];
+                let peer_ms = Header::decode(welcome).map(|header| header.timestamp_ms);
+                let policy = self.config.rekey;
+                let (seal, open) = (keys.client, keys.gateway);
+                let end = End::new(cid, seal, open, policy, peer_ms, FRAME_BYTES_MAX, now);
+                self.heard_at = now;
+                self.log_in(now, Wire::Datagrams(Box::new(end)), parameters);
+            }
+            Err(_) => {
+                let key = self.config.gateway_key;
+                let again = Initiator::hello(&key, ephemeral, timestamp_ms, &mut Vec::new());
+                if let Ok(initiator) = again {
+                    self.state = State::Hello(initiator);
+                }
+            }
+        }
+    }
+
+    fn handle_sealed(
+        &mut self,
+        now: Time,
+        data: &mut [u8],
+        shared: &mut Shared,
+        events: &mut impl FnMut(Event<'_>),
+    ) -> Result<(), Closed> {
+        let (Some((_, frame)), Some(end)) = (split(data), self.end_mut()) else {
+            return Ok(());
+        };
+        // What does not verify is somebody else's, or broken on its way.
+        let Ok(opened) = end.open(now, frame) else {
+            return Ok(());
+        };
+        end.open_window(FRAME_BYTES_MAX);
+        self.heard_at = now;
+        let bad = Closed::ByClient(CloseReason::BadBody);
+        for chunk in Chunks::new(opened.body) {
+            let Some(end) = self.end_mut() else {
+                return Ok(());
+            };
+            match chunk.map_err(|_| bad)? {
+                Chunk::Ack(ack) => end.handle_ack(now, &ack),
+                Chunk::Challenge(token) => end.handle_challenge(token),
+                Chunk::Response(_) => {}
+                Chunk::NewCid(cid) => end.cid = cid,
+                Chunk::Body { flags, bytes } => {
+                    if is_direct(bytes) {
+                        self.handle_whole(now, flags, opened.age, bytes, shared, events)?;
+                    }
+                }
+                Chunk::Data {
+                    flags,
+                    number,
+                    bytes,
+                } => match end.receive(now, flags, number, bytes) {
+                    Received::Message => {
+                        self.handle_whole(now, flags, opened.age, bytes, shared, events)?;
+                        self.handle_early(now, shared, events)?;
+                    }
+                    Received::Kept => self.handle_early(now, shared, events)?,
+                    Received::Refused => {}
+                    Received::TooLong => return Err(Closed::ByClient(CloseReason::BadLength)),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Messages that came in pieces or before their turn.
+    fn handle_early(
+        &mut self,
+        now: Time,
+        shared: &mut Shared,
+        events: &mut impl FnMut(Event<'_>),
+    ) -> Result<(), Closed> {
+        while let Some(message) = self.end_mut().and_then(End::poll_message) {
+            let (flags, bytes) = message.map_err(|()| Closed::ByClient(CloseReason::BadLength))?;
+            self.handle_whole(now, flags, Age::Fresh, &bytes, shared, events)?;
+        }
+        Ok(())
+    }
+
+    fn handle_whole(
+        &mut self,
+        now: Time,
+        flags: u8,
+        age: Age,
+        bytes: &[u8],
+        shared: &mut Shared,
+        events: &mut impl FnMut(Event<'_>),
+    ) -> Result<(), Closed> {
+        let flags = if flags & COMPRESSED != 0 {
+            FLAG_COMPRESSED
+        } else {
+            0
+        };
+        let body = Body::decode(bytes);
+        self.handle_body(now, flags, age, body, &mut shared.scratch, events)
+    }
+
+    /// Appends the next datagram, if there is one.
+    pub(super) fn transmit_datagram(&mut self, now: Time, out: &mut Vec<u8>) {
+        if let Some(end) = self.end_mut() {
+            end.write(now, DATAGRAM_BYTES_MAX, out);
+            return;
+        }
+        let Some(setup) = &mut self.setup else {
+            return;
+        };
+        if matches!(self.state, State::Hello(_)) && now >= setup.send_at {
+            let doublings = setup.tries.min(INIT_DOUBLINGS_MAX);
+            setup.send_at = now.after_ms(INIT_RETRY_MS << doublings);
+            setup.tries += 1;
+            let init = Message::Init {
+                cookie: &setup.cookie,
+                hello: &setup.hello,
+            };
+            hello::encode(setup.nonce, &init, out);
+        }
+    }
+
+    /// When the datagrams want to be looked at.
+    pub(super) fn datagram_timeout(&self) -> Option<Time> {
+        match &self.state {
+            State::Hello(_) => self.setup.as_ref().map(|setup| setup.send_at),
+            _ => self.end().and_then(End::poll_timeout),
+        }
+    }
+
+    pub(super) fn handle_datagram_timeout(&mut self, now: Time) {
+        if let Some(end) = self.end_mut() {
+            end.handle_timeout(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

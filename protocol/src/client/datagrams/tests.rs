@@ -1,0 +1,153 @@
+//! A client's setup against a gateway played by the test; sessions and streams over
+//! datagrams are tested with the shard's core and over real sockets.
+
+use super::*;
+use crate::cipher::RekeyPolicy;
+use crate::datagram::cookie::Cookies;
+use crate::handshake::{Parameters, StaticKey, reject, respond};
+use crate::stream::OutboxLimits;
+
+fn client(key: &StaticKey) -> Client {
+    let config = ClientConfig {
+        gateway_key: *key.public(),
+        token: "token".to_owned(),
+        client_version: 1,
+        channel: String::new(),
+        device: String::new(),
+        outbox: OutboxLimits::default(),
+        rekey: RekeyPolicy::default(),
+        compress_bytes_min: 64,
+    };
+    Client::connect_datagrams(config, [5; 32], Time(0)).expect("a usable key")
+}
+
+fn sent(client: &mut Client, now: Time) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    client
+        .poll_transmit(now, &mut Shared::default(), &mut out)
+        .then_some(out)
+}
+
+fn give(client: &mut Client, now: Time, mut datagram: Vec<u8>) -> Vec<String> {
+    let mut events = Vec::new();
+    client.handle_received(now, &mut datagram, &mut Shared::default(), &mut |event| {
+        events.push(format!("{event:?}"));
+    });
+    events
+}
+
+fn setup(nonce: u64, message: &Message<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    hello::encode(nonce, message, &mut out);
+    out
+}
+
+const PARAMETERS: Parameters = Parameters {
+    frame_bytes_max: 32_768,
+    heartbeat_interval_ms: 10_000,
+    idle_timeout_ms: 30_000,
+    login_timeout_ms: 10_000,
+    unix_ms: 0,
+};
+
+#[test]
+fn init_is_repeated_until_answered_and_takes_the_cookie() {
+    let key = StaticKey::from_secret([9; 32]);
+    let mut client = client(&key);
+    let first = sent(&mut client, Time(0)).expect("INIT");
+    assert_eq!(sent(&mut client, Time(0)), None);
+    let mut pauses = Vec::new();
+    let mut now = Time(0);
+    for _ in 0..5 {
+        let next = client.poll_timeout().expect("a timer");
+        pauses.push(next.us_since(now) / 1_000);
+        now = next;
+        assert_eq!(sent(&mut client, now), Some(first.clone()));
+    }
+    assert_eq!(pauses, [250, 500, 1_000, 2_000, 2_000]);
+    let (nonce, _) = hello::decode(&first).expect("INIT");
+    let cookie = Cookies::new([0; 32]).make(0, &[0; 18], nonce);
+    let cookie = &cookie;
+    assert!(
+        give(
+            &mut client,
+            now,
+            setup(nonce ^ 1, &Message::Retry { cookie })
+        )
+        .is_empty()
+    );
+    assert_eq!(sent(&mut client, now), None, "not for us");
+    assert!(give(&mut client, now, setup(nonce, &Message::Retry { cookie })).is_empty());
+    let second = sent(&mut client, now).expect("INIT");
+    let Some((
+        _,
+        Message::Init {
+            cookie: carried, ..
+        },
+    )) = hello::decode(&second)
+    else {
+        panic!("not an INIT");
+    };
+    assert_eq!(carried, cookie);
+}
+
+#[test]
+fn a_forged_accept_is_passed_over_and_the_gateways_taken() {
+    let key = StaticKey::from_secret([9; 32]);
+    let mut client = client(&key);
+    let init = sent(&mut client, Time(0)).expect("INIT");
+    let Some((nonce, Message::Init { hello, .. })) = hello::decode(&init) else {
+        panic!("not an INIT");
+    };
+    let mut welcome = Vec::new();
+    let keys = respond(&key, [6; 32], hello, 0, &PARAMETERS, &mut welcome).expect("a good HELLO");
+    let cid = Cid::new(1, 77 << 8);
+    for broken in 0..welcome.len() {
+        let mut forged = welcome.clone();
+        forged[broken] ^= 1;
+        crate::frame::write_crc(&mut forged);
+        // What nobody signs: the gateway's clock, and two bytes that mean nothing in a
+        // WELCOME. The CRC is right again.
+        if (8..16).contains(&broken) || (18..20).contains(&broken) {
+            continue;
+        }
+        let message = Message::Accept {
+            cid,
+            welcome: &forged,
+        };
+        assert!(give(&mut client, Time(0), setup(nonce, &message)).is_empty());
+        assert!(client.end().is_none(), "byte {broken}");
+    }
+    let welcome = &welcome;
+    let accept = setup(nonce, &Message::Accept { cid, welcome });
+    give(&mut client, Time(0), accept.clone());
+    let mut login = sent(&mut client, Time(0)).expect("LOGIN");
+    let policy = RekeyPolicy::default();
+    let mut end = End::new(cid, keys.gateway, keys.client, policy, None, 4_096, Time(0));
+    let (named, frame) = split(&mut login).expect("a datagram");
+    assert_eq!(named, cid);
+    let opened = end.open(Time(0), frame).expect("under the keys");
+    assert!(matches!(
+        Chunks::new(opened.body).next(),
+        Some(Ok(Chunk::Data { number: 0, .. }))
+    ));
+    assert!(give(&mut client, Time(0), accept).is_empty(), "once");
+    assert!(!client.is_closed());
+}
+
+#[test]
+fn a_refusal_ends_it_with_the_gateways_reason() {
+    let key = StaticKey::from_secret([9; 32]);
+    let mut client = client(&key);
+    let init = sent(&mut client, Time(0)).expect("INIT");
+    let (nonce, _) = hello::decode(&init).expect("INIT");
+    let mut frame = Vec::new();
+    reject(CloseReason::Full, 0, &mut frame);
+    let events = give(
+        &mut client,
+        Time(0),
+        setup(nonce, &Message::Refuse { reject: &frame }),
+    );
+    let wanted = Event::Closed(Closed::ByGateway(Some(CloseReason::Full)));
+    assert_eq!(events, [format!("{wanted:?}")]);
+}

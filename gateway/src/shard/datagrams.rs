@@ -689,6 +689,3 @@ fn address_bytes(address: SocketAddr) -> [u8; ADDRESS_BYTES] {
     bytes[16..].copy_from_slice(&address.port().to_be_bytes());
     bytes
 }
-
-#[cfg(test)]
-mod tests;

@@ -204,6 +204,7 @@ fn lonely_gateway(kind: EngineKind) -> Gateway {
         pin: false,
         engine: Some(kind),
         listen: ([127, 0, 0, 1], 0).into(),
+        udp: false,
         connections_max: 20,
         audience: "sallyport".into(),
         token_keys: vec![identity.public_key().0],

@@ -158,9 +158,9 @@ fn everything_arrives_once_and_in_order_over_any_path() {
             pair.now = pair.now + random.below(5_000);
         }
         pair.settle();
-        for to in 0..2 {
-            assert_eq!(pair.got[to].len(), wanted[to].len(), "seed {seed}");
-            assert!(pair.got[to] == wanted[to], "seed {seed}: another order");
+        for (got, wanted) in pair.got.iter().zip(&wanted) {
+            assert_eq!(got.len(), wanted.len(), "seed {seed}");
+            assert!(got == wanted, "seed {seed}: another order");
         }
         for end in &pair.ends {
             assert_eq!((end.queued_bytes(), end.segments.len()), (0, 0));

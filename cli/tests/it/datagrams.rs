@@ -8,6 +8,7 @@ use std::time::Duration;
 use protocol::datagram::cookie::COOKIE_BYTES;
 use protocol::datagram::hello::{self, Setup};
 use protocol::handshake::Initiator;
+use protocol::reason::CloseReason;
 
 use crate::cluster::player::{Player, udp_socket};
 use crate::cluster::{Cluster, PATIENCE, random32};
@@ -35,6 +36,32 @@ fn a_player_logs_in_echoes_and_logs_out() {
     }
     player.logout();
     cluster.wait_metric("gateway", CONNECTIONS, |count| count == 0);
+}
+
+#[test]
+fn a_player_who_is_lost_leaves_nothing_and_can_log_in_anew() {
+    let settings = &[
+        "heartbeat.interval_ms=500",
+        "heartbeat.idle_timeout_ms=1500",
+    ];
+    let cluster = Cluster::start(settings, &[], &[]);
+    let mut player = Player::login_udp(&cluster, "alice");
+    player.round_trip(b"here");
+    // Nobody says a word of it: the gateway has to find out.
+    let lost = player.seen.session;
+    drop(player);
+    cluster.wait_metric("gateway", CONNECTIONS, |count| count == 0);
+    let ended = "sallyport_game_disconnected_total";
+    cluster.wait_metric("game", ended, |count| count == 1);
+    cluster.wait_metric("center", "sallyport_center_sessions", |held| held == 0);
+    let gateway = cluster.metrics("gateway");
+    assert_eq!(gateway.closes(CloseReason::IdleTimeout), 1);
+    assert_eq!(gateway.value("sallyport_gateway_sessions"), 0);
+    assert_eq!(gateway.value("sallyport_gateway_sessions_parked"), 0);
+    let mut anew = Player::login_udp(&cluster, "alice");
+    assert_ne!(anew.seen.session, lost);
+    anew.round_trip(b"here again");
+    anew.logout();
 }
 
 /// An INIT, and its nonce.

@@ -5,6 +5,7 @@ use super::*;
 use crate::cipher::RekeyPolicy;
 use crate::datagram::cookie::Cookies;
 use crate::handshake::{Parameters, StaticKey, reject, respond};
+use crate::ids::SessionId;
 use crate::stream::OutboxLimits;
 
 fn client(key: &StaticKey) -> Client {
@@ -150,4 +151,51 @@ fn a_refusal_ends_it_with_the_gateways_reason() {
     );
     let wanted = Event::Closed(Closed::ByGateway(Some(CloseReason::Full)));
     assert_eq!(events, [format!("{wanted:?}")]);
+}
+
+/// Accepts the client's INIT; the gateway's end of the connection.
+fn accept(key: &StaticKey, client: &mut Client) -> End {
+    let init = sent(client, Time(0)).expect("INIT");
+    let Some((nonce, Message::Init { hello, .. })) = hello::decode(&init) else {
+        panic!("not an INIT");
+    };
+    let mut welcome = Vec::new();
+    let keys = respond(key, [6; 32], hello, 0, &PARAMETERS, &mut welcome).expect("a HELLO");
+    let cid = Cid::new(1, 77 << 8);
+    let welcome = &welcome;
+    give(
+        client,
+        Time(0),
+        setup(nonce, &Message::Accept { cid, welcome }),
+    );
+    let policy = RekeyPolicy::default();
+    End::new(cid, keys.gateway, keys.client, policy, None, 4_096, Time(0))
+}
+
+#[test]
+fn a_session_ends_with_its_connection() {
+    let key = StaticKey::from_secret([9; 32]);
+    let mut client = client(&key);
+    let mut end = accept(&key, &mut client);
+    let (session, mut body, mut datagram) = (SessionId(8), Vec::new(), Vec::new());
+    let logged_in = Body::LoginOk {
+        session,
+        unix_ms: 0,
+    };
+    logged_in.encode(&mut body);
+    end.push(0, &[&body]);
+    assert!(end.write(Time(0), DATAGRAM_BYTES_MAX, &mut datagram));
+    let events = give(&mut client, Time(0), datagram);
+    assert_eq!(events, [format!("{:?}", Event::LoggedIn(session))]);
+    let mut events = Vec::new();
+    client.handle_disconnected(&mut |event| events.push(format!("{event:?}")));
+    let gone = CloseReason::PeerClosed;
+    let wanted = [
+        format!("{:?}", Event::SessionLost(gone)),
+        format!("{:?}", Event::Closed(Closed::ByClient(gone))),
+    ];
+    assert_eq!(events, wanted);
+    assert!(!client.can_resume());
+    let resumed = client.resume([7; 32], Time(0));
+    assert_eq!(resumed, Err(CloseReason::TicketUnknown));
 }

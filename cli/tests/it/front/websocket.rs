@@ -96,13 +96,14 @@ fn the_close_code_is_the_reason() {
     assert_eq!(raw.close_code(), Some(4_003));
     calm.closed(CloseReason::BadCrc, 1);
 
-    // The client's own close is answered by its like, without a frame before it.
-    for (payload, code) in [
-        (&b"\x03\xe8bye"[..], Some(1_000)),
-        (b"\x0f\xa1", Some(4_001)),
-        (b"", None),
+    // The client's own close is answered by its like, without a frame before it. Another account
+    // each time, since such a session waits for its client and a new login would end it.
+    for (account, payload, code) in [
+        ("closes", &b"\x03\xe8bye"[..], Some(1_000)),
+        ("closes too", b"\x0f\xa1", Some(4_001)),
+        ("closes mutely", b"", None),
     ] {
-        let mut raw = login(cluster, Raw::websocket(cluster), "closes");
+        let mut raw = login(cluster, Raw::websocket(cluster), account);
         write(&mut raw, &masked(Opcode::Close, payload));
         raw.expect_end();
         assert_eq!(raw.close_code(), code);

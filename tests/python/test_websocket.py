@@ -30,7 +30,7 @@ class OverWebSocket(test_client.Conversation):
         client.logout()
         self.assertEqual(client.close_code, 1000)
         refused = self.connect()
-        refused.connection.login("no token", test_client.sp.steady_ms())
+        refused.connection.login(b"no token", test_client.sp.steady_ms())
         refused.wait_closed()
         self.assertEqual(refused.close_code, 4000 + self.reasons["bad_token"])
 

@@ -43,9 +43,10 @@ pub use self::probe::{UringUnavailable, probe};
 /// turn waiting for the last, smaller ones pay for more calls (32 to 64 measured
 /// best).
 const SUBMISSION_ENTRIES: u32 = 64;
-/// 128 KiB a ring, charged to the memlock limit, which the processes of a user
-/// share: 8 MiB hold some 50 rings. Beyond it the kernel queues elsewhere, slower.
-const COMPLETION_ENTRIES_MAX: u32 = 8_192;
+/// 32 KiB a ring, charged to the memlock limit, which the processes of a user
+/// share. The kernel finishes some 20 operations an entry, so a queue this long is
+/// hardly ever full; beyond it the kernel queues elsewhere, slower.
+const COMPLETION_ENTRIES_MAX: u32 = 2_048;
 /// Enough for the accepts and a turn's sends of a small ring.
 const COMPLETION_ENTRIES_MIN: u32 = 1_024;
 /// More sockets than this in one ring bring nothing.

@@ -5,6 +5,7 @@
 //! blocking point, the reactor, which the engine wakes through its descriptor.
 
 mod pace;
+mod sockets;
 mod uplinks;
 
 use std::future::{Future, poll_fn};
@@ -34,6 +35,7 @@ use crate::engine::uring::UringEngine;
 use crate::engine::{self, ClosedBy, ConnId, Engine, EngineConfig, EngineKind, Events};
 use crate::shard::{Action, DatagramConfig, Notice, Shard, ShardConfig};
 use pace::Pace;
+use sockets::bind;
 use uplinks::Uplinks;
 
 /// Events that one turn takes from the engine; bounds how long the uplinks and
@@ -43,12 +45,6 @@ const EVENTS_PER_TURN: usize = 1_024;
 /// Scheduler ticks between two looks at the sockets of the uplinks. tokio's
 /// default of 61 is made for many small tasks; here a turn of the shard is one.
 const EVENT_INTERVAL: u32 = 4;
-
-/// Ports that are tried where any will do.
-const PORT_TRIES: u32 = 16;
-
-/// Backlog of a listening socket; the kernel cuts it to `net.core.somaxconn`.
-const BACKLOG: i32 = 65_535;
 
 /// What a gateway process is built from.
 pub struct GatewayConfig {
@@ -340,40 +336,6 @@ fn choose_engine(wanted: Option<EngineKind>) -> Result<EngineKind, StartError> {
     }
 }
 
-/// One listening socket a shard on the same port; the kernel spreads clients.
-fn listen(address: SocketAddr, shards: u32) -> Result<Vec<TcpListener>, StartError> {
-    let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::AddrInUse => StartError::PortTaken(address),
-        _ => StartError::Listen { address, source },
-    };
-    let socket = |address: SocketAddr, shared: bool| -> io::Result<socket2::Socket> {
-        let domain = socket2::Domain::for_address(address);
-        let socket =
-            socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(shared)?;
-        socket.bind(&address.into())?;
-        Ok(socket)
-    };
-    // A port shared by SO_REUSEPORT looks free to another gateway of the same
-    // user; a first bind without it tells.
-    let probe = socket(address, false).map_err(failed)?;
-    let bound = probe
-        .local_addr()
-        .map_err(failed)?
-        .as_socket()
-        .unwrap_or(address);
-    drop(probe);
-    (0..shards)
-        .map(|_| {
-            let socket = socket(bound, true)?;
-            socket.listen(BACKLOG)?;
-            Ok(socket.into())
-        })
-        .collect::<io::Result<_>>()
-        .map_err(failed)
-}
-
 fn fill_random(out: &mut [u8]) -> io::Result<()> {
     let filled = rustix::rand::getrandom(&mut *out, rustix::rand::GetRandomFlags::empty())?;
     if filled == out.len() {
@@ -381,45 +343,6 @@ fn fill_random(out: &mut [u8]) -> io::Result<()> {
     } else {
         Err(io::Error::other("too few random bytes"))
     }
-}
-
-/// The address with its port, and the sockets of both protocols. Where any port will do, one
-/// may be free for TCP and not for UDP: then another is tried.
-fn bind(
-    config: &GatewayConfig,
-) -> Result<(SocketAddr, Vec<TcpListener>, Vec<UdpSocket>), StartError> {
-    let mut tries = if config.listen.port() == 0 {
-        PORT_TRIES
-    } else {
-        1
-    };
-    loop {
-        let listeners = listen(config.listen, config.shards)?;
-        let address = listeners
-            .first()
-            .and_then(|listener| listener.local_addr().ok())
-            .unwrap_or(config.listen);
-        tries -= 1;
-        match bind_datagrams(config, address) {
-            Ok(sockets) => return Ok((address, listeners, sockets)),
-            Err(StartError::PortTaken(_)) if tries > 0 => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// The UDP sockets on the port of the TCP listeners, if there are to be any.
-fn bind_datagrams(
-    config: &GatewayConfig,
-    address: SocketAddr,
-) -> Result<Vec<UdpSocket>, StartError> {
-    if !config.udp {
-        return Ok(Vec::new());
-    }
-    crate::datagrams::bind(address, config.shards).map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => StartError::PortTaken(address),
-        _ => StartError::Listen { address, source },
-    })
 }
 
 /// A second descriptor of what wakes us.

@@ -17,14 +17,18 @@
 //! Invariant: an event is given to the caller once, in the order of the wire.
 
 mod datagrams;
+mod tickets;
+mod wire;
 
 use self::datagrams::Setup;
+use self::tickets::Tickets;
+pub use self::wire::compressed;
+use self::wire::{Connection, StreamWire, Wire, seal_encoded, seal_message};
 use crate::body::{BadBody, Body, Lane, Login, MessageHeader, MessageKind};
 use crate::buffers::Buffers;
 use crate::check::{self, Age, ClockOffset};
 use crate::cipher::{Opener, RekeyPolicy, Sealer};
 use crate::compress::Scratch;
-use crate::datagram::End;
 use crate::frame::FLAG_COMPRESSED;
 use crate::handshake::{Initiator, Parameters};
 use crate::ids::{GroupId, MessageId, SessionId};
@@ -32,7 +36,6 @@ use crate::limits::{FRAME_BYTES_MAX, GROUPS_MAX, PAYLOAD_BYTES_MAX};
 use crate::reason::CloseReason;
 use crate::reassembly::Reassembly;
 use crate::stream::{Delivery, OutboxLimits, StreamEnd};
-use crate::ticket::Ticket;
 use crate::time::Time;
 
 /// The credential of a LOGIN is a token.
@@ -134,55 +137,6 @@ enum State {
     Closed,
 }
 
-#[derive(Debug)]
-struct Connection {
-    wire: Wire,
-    parameters: Parameters,
-}
-
-/// What carries the bodies.
-#[derive(Debug)]
-enum Wire {
-    Stream(StreamWire),
-    Datagrams(Box<End>),
-}
-
-#[derive(Debug)]
-struct StreamWire {
-    sealer: Sealer,
-    opener: Opener,
-    clock: ClockOffset,
-}
-
-impl Connection {
-    /// Bytes on their way out, where so many are in the buffer.
-    fn waiting_bytes(&self, buffered: usize) -> usize {
-        match &self.wire {
-            Wire::Stream(_) => buffered,
-            Wire::Datagrams(end) => end.queued_bytes(),
-        }
-    }
-
-    /// Sends a body: seals it behind `out`, or gives it to the datagrams.
-    fn seal(
-        &mut self,
-        now: Time,
-        flags: u8,
-        out: &mut Vec<u8>,
-        write_body: impl FnOnce(&mut Vec<u8>),
-    ) {
-        match &mut self.wire {
-            Wire::Stream(wire) => wire.sealer.seal(now, flags, out, write_body),
-            Wire::Datagrams(end) => {
-                let start = out.len();
-                write_body(out);
-                end.push(flags, &[&out[start..]]);
-                out.truncate(start);
-            }
-        }
-    }
-}
-
 /// One client.
 #[derive(Debug)]
 pub struct Client {
@@ -203,47 +157,6 @@ pub struct Client {
     tickets: Tickets,
     /// How the connection was set up, where it is one of datagrams.
     setup: Option<Box<Setup>>,
-}
-
-/// With what a client can come back. A ticket is used up when the gateway has
-/// seen the first sealed frame of the connection that it opened, and that
-/// connection has brought the next. A client whose connection broke in between
-/// does not know which of the two is good, so it keeps both.
-#[derive(Debug, Default)]
-struct Tickets {
-    newest: Option<Ticket>,
-    /// The one that opened the connection which brought `newest`.
-    used: Option<Ticket>,
-    /// The gateway did not know `newest`.
-    is_newest_refused: bool,
-}
-
-impl Tickets {
-    /// The one to try.
-    fn next(&self) -> Option<&Ticket> {
-        if self.is_newest_refused {
-            self.used.as_ref()
-        } else {
-            self.newest.as_ref()
-        }
-    }
-
-    /// A connection stands that the next one opened, if any, and brought this.
-    fn renew(&mut self, ticket: Ticket) {
-        *self = Self {
-            used: self.next().cloned(),
-            newest: Some(ticket),
-            is_newest_refused: false,
-        };
-    }
-
-    /// The next one is not known to the gateway.
-    fn refuse(&mut self) {
-        if self.is_newest_refused {
-            self.used = None;
-        }
-        self.is_newest_refused = true;
-    }
 }
 
 /// How long, ms, a client waits for WELCOME and LOGIN_OK when the gateway has
@@ -836,59 +749,6 @@ impl Client {
             }
         }
     }
-}
-
-fn seal_message(
-    connection: &mut Connection,
-    now: Time,
-    header: &MessageHeader,
-    payload: &[u8],
-    compress_bytes_min: usize,
-    scratch: &mut Scratch,
-    out: &mut Vec<u8>,
-) {
-    let (flags, payload) = compressed(payload, compress_bytes_min, scratch);
-    connection.seal(now, flags, out, |out| {
-        header.encode(out);
-        out.extend_from_slice(payload);
-    });
-}
-
-/// Seals a message as it stands in an outbox.
-fn seal_encoded(
-    connection: &mut Connection,
-    now: Time,
-    message: &[u8],
-    compress_bytes_min: usize,
-    scratch: &mut Scratch,
-    out: &mut Vec<u8>,
-) {
-    let Ok(Body::Message { header, payload }) = Body::decode(message) else {
-        return;
-    };
-    seal_message(
-        connection,
-        now,
-        &header,
-        payload,
-        compress_bytes_min,
-        scratch,
-        out,
-    );
-}
-
-/// The payload as it should travel, and the flag that says so.
-pub fn compressed<'a>(
-    payload: &'a [u8],
-    bytes_min: usize,
-    scratch: &'a mut Scratch,
-) -> (u8, &'a [u8]) {
-    if payload.len() >= bytes_min
-        && let Some(shorter) = scratch.compress(payload)
-    {
-        return (FLAG_COMPRESSED, shorter);
-    }
-    (0, payload)
 }
 
 #[cfg(test)]

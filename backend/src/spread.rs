@@ -296,6 +296,7 @@ impl Game for SpreadWalk {
         }
         if self.awaited > 0 {
             self.desk.skip_tick(now, &self.roster);
+            self.workers.nudge();
         } else {
             self.begin_tick(now);
         }

@@ -6,11 +6,13 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::task::{Context, Poll};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::rounds::{Progress, Step};
 use super::saver::{Names, Saver, WriterEnds};
@@ -19,6 +21,9 @@ use crate::map::{Handover, Orders, Partition, Told};
 
 /// Batches on their way to a partition: there is never a second one.
 const WORKS_MAX: usize = 1;
+
+/// Time between two nudges of a thread that is to end: not long for whoever ends the game.
+const NUDGE_EVERY: Duration = Duration::from_millis(5);
 
 /// One tick for one partition.
 #[derive(Debug)]
@@ -50,6 +55,7 @@ pub(super) struct Post {
     /// Empty ones for the next; as many as have come, so at most one for each partition.
     spare: Vec<Handover>,
     saver: Option<Saver>,
+    nudges: Arc<Notify>,
 }
 
 /// Says that a thread is ready, or why it will not be.
@@ -58,6 +64,11 @@ pub(super) type Ready = SyncSender<io::Result<()>>;
 impl Post {
     pub(super) fn index(&self) -> usize {
         self.partition.index()
+    }
+
+    /// Where nudges come, for a driver that may have slept through the beginning of its work.
+    pub(super) fn nudges(&self) -> Arc<Notify> {
+        Arc::clone(&self.nudges)
     }
 
     /// Does what comes until the game is gone, or a peer.
@@ -127,6 +138,7 @@ pub(super) struct Workers {
     works: Vec<mpsc::Sender<Work>>,
     done: mpsc::Receiver<Done>,
     threads: Vec<JoinHandle<()>>,
+    nudges: Vec<Arc<Notify>>,
 }
 
 impl Workers {
@@ -144,6 +156,7 @@ impl Workers {
             works: Vec::with_capacity(count),
             done,
             threads: Vec::with_capacity(count),
+            nudges: (0..count).map(|_| Arc::default()).collect(),
         };
         let mut starts: Vec<Receiver<io::Result<()>>> = Vec::with_capacity(count);
         for (partition, handovers) in partitions.into_iter().zip(receivers) {
@@ -160,6 +173,7 @@ impl Workers {
                 handovers,
                 spare: Vec::new(),
                 saver,
+                nudges: Arc::clone(&workers.nudges[index]),
             };
             let (ready, started) = sync_channel(1);
             let farewell = Farewell {
@@ -192,6 +206,13 @@ impl Workers {
         let _ = self.works[index].try_send(work);
     }
 
+    /// Wakes the partitions once more: for when one of them is late.
+    pub(super) fn nudge(&self) {
+        for nudges in &self.nudges {
+            nudges.notify_one();
+        }
+    }
+
     /// The next partition that has done its tick.
     pub(super) fn poll_done(&mut self, wakeup: &mut Context<'_>) -> Poll<Option<Done>> {
         self.done.poll_recv(wakeup)
@@ -202,6 +223,10 @@ impl Drop for Workers {
     /// Ends the threads, each after what it is at.
     fn drop(&mut self) {
         self.works.clear();
+        while self.threads.iter().any(|thread| !thread.is_finished()) {
+            std::thread::park_timeout(NUDGE_EVERY);
+            self.nudge();
+        }
         for thread in self.threads.drain(..) {
             // One that has panicked has said so.
             let _ = thread.join();

@@ -20,7 +20,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use gateway::engine::epoll::EpollEngine;
 use gateway::engine::uring::UringEngine;
-use gateway::engine::{ClosedBy, ConnId, Engine, EngineConfig, Events, probe};
+use gateway::engine::{Carries, ClosedBy, ConnId, Engine, EngineConfig, Events, probe};
 use loadtest::clock;
 use protocol::buffers::Buffers;
 use protocol::time::{Now, Time};
@@ -307,7 +307,7 @@ impl<T: Talk> Loop<T> {
         while (self.begun as usize) < self.lines.len() && self.begun - self.ready < IN_FLIGHT_MAX {
             let index = self.begun;
             let source = Ipv4Addr::new(127, 0, 0, 1 + (index / CONNECTIONS_PER_SOURCE) as u8);
-            let conn = engine.connect(self.target, Some(IpAddr::V4(source)))?;
+            let conn = engine.connect(Carries::Stream, self.target, Some(IpAddr::V4(source)))?;
             self.by_conn[conn.index as usize] = index;
             self.lines[index as usize].conn = Some(conn);
             self.begun += 1;

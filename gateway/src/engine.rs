@@ -80,6 +80,17 @@ impl std::fmt::Display for EngineKind {
     }
 }
 
+/// What a socket that connects carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carries {
+    /// TCP: a stream of bytes.
+    Stream,
+    /// UDP: datagrams. Each [`Engine::send`] is one, and each [`Events::received`]; what is longer
+    /// than [`EngineConfig::receive_buffer_bytes`] is cut. An empty one ends the connection as a
+    /// FIN does, and what a router or the peer's kernel says of it is an error of the socket.
+    Datagrams,
+}
+
 /// What an engine is built for.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
@@ -204,7 +215,12 @@ pub trait Engine: Sized {
     /// Starts to connect, from the address `from` if given (any port, with
     /// IP_BIND_ADDRESS_NO_PORT, so that ports are drawn per destination).
     /// TCP_NODELAY is set. Errors: no slot free, no descriptor, address not ours.
-    fn connect(&mut self, to: SocketAddr, from: Option<IpAddr>) -> io::Result<ConnId>;
+    fn connect(
+        &mut self,
+        carries: Carries,
+        to: SocketAddr,
+        from: Option<IpAddr>,
+    ) -> io::Result<ConnId>;
 
     /// Sends all of `buf`; at most one buffer of a connection is on its way.
     /// Refused, with the buffer given back: empty, another one on its way, not

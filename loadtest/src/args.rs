@@ -137,10 +137,13 @@ impl Scenario {
 }
 
 /// How the clients connect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// TCP
     Tcp,
+    /// UDP, a socket of its own for each
+    Udp,
     /// WebSocket, on the same port
     Ws,
 }
@@ -150,6 +153,7 @@ impl Transport {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
+            Self::Udp => "udp",
             Self::Ws => "ws",
         }
     }

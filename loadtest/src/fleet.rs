@@ -13,13 +13,14 @@
 
 mod client;
 mod finish;
+mod timers;
 mod walk;
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use gateway::engine::{ClosedBy, ConnId};
+use gateway::engine::{Carries, ClosedBy, ConnId};
 use protocol::client::{Client, Shared};
 use protocol::ids::MessageId;
 use protocol::time::{Now, Time};
@@ -28,11 +29,13 @@ use protocol::websocket::client::{ClientEnd, Received};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
 
+use crate::args::Transport;
 use crate::ledger::Ledger;
 use crate::messages::WorkerPlan;
 use crate::schedule::Schedule;
 use crate::tally::{Tally, connect_reason, socket_reason};
 use client::{Judge, Seen};
+use timers::Timers;
 use walk::{Walker, World};
 
 /// Connects and logins in flight of one worker. Enough to keep a gateway busy,
@@ -67,7 +70,8 @@ const LOGOUTS_A_TURN: usize = 256;
 /// a millisecond, between two looks at what has come.
 const DUE_A_TURN: usize = 256;
 /// Every client's timers are looked at once in this time, microseconds. Timers
-/// are seconds long; a sweep needs no order among them.
+/// are seconds long; a sweep needs no order among them. Those of datagrams are not,
+/// and have [`Timers`].
 const SWEEP_US: u64 = 250_000;
 /// Longest sleep, microseconds, while there are clients.
 const SLEEP_US_MAX: u64 = 10_000;
@@ -184,6 +188,8 @@ pub struct Fleet {
     /// Client of each of the engine's connections.
     by_conn: Vec<u32>,
     queue: VecDeque<u32>,
+    /// Over datagrams.
+    timers: Timers,
     dirty: VecDeque<u32>,
     closes: Vec<ConnId>,
     shared: Shared,
@@ -237,6 +243,7 @@ impl Fleet {
             slots: slots.collect(),
             by_conn: Vec::new(),
             queue: (0..plan.count).collect(),
+            timers: Timers::new(plan.count),
             dirty: VecDeque::new(),
             closes: Vec::new(),
             shared: Shared::default(),
@@ -327,6 +334,14 @@ impl Fleet {
         Some((index, source(&self.plan, index), self.plan.target))
     }
 
+    /// What the engine's connections are to carry.
+    pub fn carries(&self) -> Carries {
+        match self.plan.transport {
+            Transport::Tcp | Transport::Ws => Carries::Stream,
+            Transport::Udp => Carries::Datagrams,
+        }
+    }
+
     /// The engine has begun to connect this client.
     pub fn handle_connecting(&mut self, index: u32, conn: ConnId) {
         let at = conn.index as usize;
@@ -348,12 +363,12 @@ impl Fleet {
         (slot.conn == Some(conn)).then_some(index)
     }
 
-    /// A TCP connection stands: the client says HELLO.
+    /// A socket is connected: the client says HELLO.
     pub fn handle_connected(&mut self, conn: ConnId, now: Now) {
         if let Some(index) = self.index_of(conn) {
             match self.new_client(index, now) {
                 Ok(client) => {
-                    let websocket = self.plan.websocket.then(|| {
+                    let websocket = (self.plan.transport == Transport::Ws).then(|| {
                         let mut random = [0; 16];
                         self.rng.fill_bytes(&mut random);
                         Box::new(ClientEnd::new(&self.plan.target.to_string(), random))
@@ -369,7 +384,7 @@ impl Fleet {
         }
     }
 
-    /// Bytes arrived.
+    /// Bytes arrived, or one datagram.
     pub fn handle_received(&mut self, conn: ConnId, data: &mut [u8], now: Time) {
         let Some(index) = self.index_of(conn) else {
             return;
@@ -498,6 +513,9 @@ impl Fleet {
     /// Time has passed: turns, deadlines, phases.
     pub fn handle_turn(&mut self, now: Time) {
         self.sweep(now);
+        while let Some(index) = self.timers.poll_due(now) {
+            self.handle_client_timeout(index, now);
+        }
         match self.phase {
             Phase::Connecting => self.advance_connecting(now),
             Phase::Ready | Phase::Drained | Phase::Done => {}
@@ -589,19 +607,35 @@ impl Fleet {
             Stage::LoggingIn | Stage::In | Stage::LoggingOut => {
                 self.enter_map(index);
                 self.look_around(index);
-                let slot = &self.slots[index as usize];
-                let timeout = slot
-                    .client
-                    .as_ref()
-                    .and_then(|client| client.poll_timeout());
-                if timeout.is_some_and(|at| now >= at) {
-                    self.with_client(index, now, |client, _, judge| {
-                        client.handle_timeout(now, &mut |event| judge.handle(event));
-                    });
-                    self.mark(index);
-                }
+                self.handle_client_timeout(index, now);
             }
             _ => {}
+        }
+    }
+
+    fn handle_client_timeout(&mut self, index: u32, now: Time) {
+        let client = self.slots[index as usize].client.as_ref();
+        let timeout = client.and_then(|client| client.poll_timeout());
+        if timeout.is_some_and(|at| now >= at) {
+            self.with_client(index, now, |client, _, judge| {
+                client.handle_timeout(now, &mut |event| judge.handle(event));
+            });
+            self.mark(index);
+        } else {
+            self.set_timer(index, now);
+        }
+    }
+
+    /// To be called after all that moves a client's deadlines.
+    fn set_timer(&mut self, index: u32, now: Time) {
+        if self.plan.transport == Transport::Udp {
+            let client = self.slots[index as usize].client.as_ref();
+            let timeout = client.and_then(|client| client.poll_timeout());
+            // What comes later is the sweep's, or a heartbeat would leave an entry
+            // behind with each acknowledgement.
+            if let Some(at) = timeout.filter(|at| at.us_since(now) < SWEEP_US) {
+                self.timers.set(index, at);
+            }
         }
     }
 
@@ -642,6 +676,10 @@ impl Fleet {
         }
         let next = self.schedule.as_ref().and_then(Schedule::poll_timeout);
         let latest = now + SLEEP_US_MAX;
+        let latest = self
+            .timers
+            .poll_timeout()
+            .map_or(latest, |at| at.min(latest));
         match (self.phase, next) {
             (Phase::Running, Some(next)) => next.min(latest),
             _ => latest,

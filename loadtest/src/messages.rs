@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::args::LaneName;
+use crate::args::{LaneName, Transport};
 
 /// Bytes of one line; a `Final` with a full histogram has about 200 KiB.
 pub const LINE_BYTES_MAX: usize = 4 << 20;
@@ -43,8 +43,8 @@ pub struct WorkerPlan {
     pub drain_ms: u64,
     /// Seed of order and content.
     pub seed: u64,
-    /// Frames travel in messages of a WebSocket.
-    pub websocket: bool,
+    /// What carries the frames.
+    pub transport: Transport,
     /// Lane of the sends.
     pub lane: LaneName,
     /// Group of the sends.

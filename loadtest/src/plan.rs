@@ -13,7 +13,7 @@ use protocol::world::VISIBLE_MAX;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::admin::AdminUrl;
-use crate::args::{EngineChoice, LoadtestArgs, Scenario, Transport};
+use crate::args::{EngineChoice, LoadtestArgs, Scenario};
 use crate::fail_if::Condition;
 use crate::messages::{WalkPlan, WorkerPlan};
 use crate::payload::PREFIX_BYTES;
@@ -145,7 +145,7 @@ impl Plan {
             duration_ms,
             drain_ms,
             seed: args.seed,
-            websocket: args.transport == Transport::Ws,
+            transport: args.transport,
             lane: args.lane,
             group: args
                 .group

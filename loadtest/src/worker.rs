@@ -190,7 +190,7 @@ fn start_connects<E: Engine>(engine: &mut E, fleet: &mut Fleet, now: Time) {
         let Some((index, from, to)) = fleet.poll_connect(now) else {
             break;
         };
-        match engine.connect(to, from) {
+        match engine.connect(fleet.carries(), to, from) {
             Ok(conn) => fleet.handle_connecting(index, conn),
             Err(error) => fleet.handle_connect_error(index, &error, now),
         }

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cluster::Cluster;
@@ -81,6 +83,44 @@ fn a_player_plays_through_a_bad_network() {
         last.starts_with("impair connections=1 ") && last.contains(" refused=0 "),
         "{last}"
     );
+}
+
+/// Runs a load test over UDP through a proxy; its exit code and its result.
+fn load_udp(cluster: &Cluster, proxy: &Proxy, lane: &str) -> (i32, serde_json::Value) {
+    let secret = std::fs::read_to_string(cluster.path().join("token.secret")).expect("a key");
+    let key = URL_SAFE_NO_PAD.encode(cluster.gateway_key);
+    let address = proxy.address.to_string();
+    let json = format!("{lane}.json");
+    let rest = "--drain 1 --transport udp --clients 20 --rate 400 --duration 1.5 --audience";
+    let mut arguments = vec!["loadtest", &address, "--key", &key, "--token-key"];
+    arguments.extend([secret.trim(), "--lane", lane, "--json", &json]);
+    arguments.extend(rest.split(' '));
+    arguments.push(crate::cluster::AUDIENCE);
+    let outcome = run(cluster.path(), &arguments);
+    let text = std::fs::read_to_string(cluster.path().join(json)).expect("a result");
+    let report: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(report["transport"], "udp");
+    assert_eq!(report["lane"], lane);
+    assert_eq!(report["clients_connected"], 20, "{}", outcome.err);
+    (outcome.code, report)
+}
+
+#[test]
+fn a_load_test_over_udp_misses_what_the_network_lost_and_the_lane_does_not_send_again() {
+    let cluster = Cluster::start(&[], &[], &[]);
+    let arguments = ["--loss", "5", "--duplicate", "5", "--delay-ms", "2"];
+    let proxy = Proxy::start(cluster.address(), &arguments);
+    let (code, report) = load_udp(&cluster, &proxy, "reliable");
+    assert_eq!(code, 0, "{report}");
+    assert_eq!(report["frames_received"], 600);
+    let (code, report) = load_udp(&cluster, &proxy, "unreliable");
+    assert_eq!(code, 1, "{report}");
+    let lost = report["frames_lost"].as_u64().expect("a number");
+    // A tenth of the round trips, about.
+    assert!((5..300).contains(&lost), "{report}");
+    assert_eq!(report["frames_received"], 600 - lost);
+    assert_eq!(report["frames_duplicated"], 0);
+    assert_eq!(report["errors"], serde_json::json!({}));
 }
 
 #[test]

@@ -26,7 +26,7 @@ use super::sockets::{
     is_exhausted, is_in_progress, prepare_listener, socket_towards, wait_readable,
 };
 use super::{ACCEPT_RETRY, LISTENERS_MAX};
-use super::{ClosedBy, ConnId, Engine, EngineConfig, EngineCounters, EngineKind, Events};
+use super::{Carries, ClosedBy, ConnId, Engine, EngineConfig, EngineCounters, EngineKind, Events};
 
 /// Readiness events fetched by one call; more stay in the kernel.
 const READY_EVENTS_MAX: usize = 1_024;
@@ -53,6 +53,8 @@ const SENDING: u16 = 1 << 6;
 const FIN: u16 = 1 << 7;
 /// `closed` is waiting in `done`.
 const CLOSING: u16 = 1 << 8;
+/// Each read brings one datagram.
+const DATAGRAMS: u16 = 1 << 9;
 
 /// Idle: about 64 bytes a connection, all included.
 #[derive(Default)]
@@ -326,8 +328,8 @@ impl EpollEngine {
                 Ok(0) => self.retire(conn, ClosedBy::Peer),
                 Ok(n) => {
                     // A short read has emptied the socket (epoll(7)), unless
-                    // the end is behind it.
-                    if n < buffer.len() && slot.flags & READ_CLOSED == 0 {
+                    // the end is behind it, or each read brings one datagram.
+                    if n < buffer.len() && slot.flags & (READ_CLOSED | DATAGRAMS) == 0 {
                         slot.flags &= !READABLE;
                     }
                     events.received(conn, &mut buffer[..n]);
@@ -471,17 +473,27 @@ impl Engine for EpollEngine {
         self.accept_at = None;
     }
 
-    fn connect(&mut self, to: SocketAddr, from: Option<IpAddr>) -> io::Result<ConnId> {
+    fn connect(
+        &mut self,
+        carries: Carries,
+        to: SocketAddr,
+        from: Option<IpAddr>,
+    ) -> io::Result<ConnId> {
         if !self.has_room() {
             return Err(full());
         }
-        let socket = socket_towards(to, from)?;
+        let socket = socket_towards(carries, to, from)?;
         match socket.connect(&to.into()) {
             Ok(()) => {}
             Err(error) if is_in_progress(&error) => {}
             Err(error) => return Err(error),
         }
-        self.admit(TcpStream::from_std(socket.into()), CONNECTING)
+        let flags = match carries {
+            Carries::Stream => CONNECTING,
+            Carries::Datagrams => CONNECTING | DATAGRAMS,
+        };
+        // The calls that are made of it are those that a socket for datagrams has too.
+        self.admit(TcpStream::from_std(socket.into()), flags)
     }
 
     fn send(&mut self, conn: ConnId, buf: Vec<u8>) -> Result<(), Vec<u8>> {

@@ -3,8 +3,8 @@
 //!
 //! Owns the socket options. Does not own a socket beyond the call.
 //!
-//! Invariant: every socket that leaves here is non-blocking, close-on-exec and
-//! has TCP_NODELAY (frames are small and must not wait for acknowledgements).
+//! Invariant: every socket that leaves here is non-blocking and close-on-exec, and one
+//! of TCP has TCP_NODELAY (frames are small and must not wait for acknowledgements).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -15,6 +15,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
+use super::Carries;
+
 /// Prepares a listener; on Linux the sockets accepted from it inherit
 /// TCP_NODELAY, which saves a call for each.
 pub(super) fn prepare_listener(listener: &TcpListener) -> io::Result<()> {
@@ -24,10 +26,20 @@ pub(super) fn prepare_listener(listener: &TcpListener) -> io::Result<()> {
 
 /// A socket for a connection to `to`, bound to the address `from` if given, not
 /// connected yet.
-pub(super) fn socket_towards(to: SocketAddr, from: Option<IpAddr>) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+pub(super) fn socket_towards(
+    carries: Carries,
+    to: SocketAddr,
+    from: Option<IpAddr>,
+) -> io::Result<Socket> {
+    let (kind, protocol) = match carries {
+        Carries::Stream => (Type::STREAM, Protocol::TCP),
+        Carries::Datagrams => (Type::DGRAM, Protocol::UDP),
+    };
+    let socket = Socket::new(Domain::for_address(to), kind, Some(protocol))?;
     socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
+    if carries == Carries::Stream {
+        socket.set_tcp_nodelay(true)?;
+    }
     if let Some(from) = from {
         // Without it bind would take a port that no other socket of this
         // address can use, whatever its destination: 28,000 connections an

@@ -35,7 +35,7 @@ use rustix::process::{Resource, getrlimit};
 use self::turn::Turn;
 use super::LISTENERS_MAX;
 use super::sockets::{prepare_listener, socket_towards, wait_readable};
-use super::{ClosedBy, ConnId, Engine, EngineConfig, EngineCounters, EngineKind, Events};
+use super::{Carries, ClosedBy, ConnId, Engine, EngineConfig, EngineCounters, EngineKind, Events};
 
 pub use self::probe::{UringUnavailable, probe};
 
@@ -452,11 +452,16 @@ impl Engine for UringEngine {
         }
     }
 
-    fn connect(&mut self, to: SocketAddr, from: Option<IpAddr>) -> io::Result<ConnId> {
+    fn connect(
+        &mut self,
+        carries: Carries,
+        to: SocketAddr,
+        from: Option<IpAddr>,
+    ) -> io::Result<ConnId> {
         let Some(ring) = self.free.iter().position(|free| !free.is_empty()) else {
             return Err(io::Error::other("all connections of the engine are in use"));
         };
-        let socket = socket_towards(to, from)?;
+        let socket = socket_towards(carries, to, from)?;
         // The ring waits for readiness itself.
         socket.set_nonblocking(false)?;
         let Some(at) = self.free[ring].pop() else {

@@ -46,6 +46,8 @@ both!(
     scenarios::refused_connect_is_reported,
     scenarios::connects_from_a_given_address,
     scenarios::close_while_connecting,
+    scenarios::datagrams_stay_apart,
+    scenarios::datagrams_to_nobody_are_refused,
     scenarios::two_listeners_share_the_last_slots,
     scenarios::stops_to_listen,
     scenarios::tells_the_peer_over_ipv6,

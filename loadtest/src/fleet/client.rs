@@ -14,6 +14,7 @@ use rand_core::RngCore as _;
 
 use super::walk::{Restart, Walker, World};
 use super::{Command, Fleet, MESSAGE, Stage};
+use crate::args::Transport;
 use crate::ledger::{Ledger, Reply};
 use crate::messages::WorkerPlan;
 use crate::payload;
@@ -161,12 +162,22 @@ impl Fleet {
         };
         let mut ephemeral = [0; 32];
         self.rng.fill_bytes(&mut ephemeral);
-        Client::connect(config, ephemeral, now.time).map_err(|reason| reason.label())
+        let client = match self.plan.transport {
+            Transport::Tcp | Transport::Ws => Client::connect(config, ephemeral, now.time),
+            Transport::Udp => Client::connect_datagrams(config, ephemeral, now.time),
+        };
+        client.map_err(|reason| reason.label())
     }
 
     /// What this client has to send now.
     pub(super) fn transmit(&mut self, index: u32, now: Time) -> Option<Command> {
         self.send_due(index, now);
+        let command = self.take_bytes(index, now);
+        self.set_timer(index, now);
+        command
+    }
+
+    fn take_bytes(&mut self, index: u32, now: Time) -> Option<Command> {
         let slot = &mut self.slots[index as usize];
         let (Some(conn), Some(client)) = (slot.conn, slot.client.as_mut()) else {
             return None;
@@ -179,7 +190,8 @@ impl Fleet {
         if slot.websocket.as_ref().is_none_or(|end| end.is_open()) {
             client.poll_transmit(now, &mut self.shared, &mut buf);
         }
-        let has_more = buf.len() >= LARGE_SEND_BYTES;
+        let is_datagram = self.plan.transport == Transport::Udp;
+        let has_more = is_datagram || buf.len() >= LARGE_SEND_BYTES;
         if let Some(websocket) = &mut slot.websocket {
             let mut wrapped = self.shared.buffers.take();
             websocket.wrap(&buf, &mut wrapped);

@@ -30,7 +30,9 @@ fn advice(reason: &str) -> &'static str {
         "token_audience" => "is --audience that of the gateway?",
         "token_expired" => "do the clocks of both machines agree?",
         "token_unusable" => "--token-key must be a secret of `sallyport keygen token`",
-        "connection_refused" => "nobody listens there; is the gateway running?",
+        "connection_refused" => {
+            "nobody listens there; is the gateway running (and for --transport udp, is `listen.udp` on)?"
+        }
         "connect_timeout" => "nobody answers there; is the address right?",
         "open_files" => "raise the open-file limit (ulimit -n)",
         "center_unavailable" => "the gateway cannot reach center; is it running?",

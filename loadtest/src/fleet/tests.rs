@@ -10,7 +10,7 @@ use protocol::time::{Now, Time};
 use protocol::token::Issuer;
 
 use super::{Command, Fleet, Milestone};
-use crate::args::LaneName;
+use crate::args::{LaneName, Transport};
 use crate::messages::{Outcome, WorkerPlan};
 use server::{Fault, Server};
 
@@ -37,7 +37,7 @@ fn plan(lane: LaneName) -> WorkerPlan {
         duration_ms: SENDS * 5,
         drain_ms: 3_000,
         seed: 1,
-        websocket: false,
+        transport: Transport::Tcp,
         lane,
         group: 1,
         payload_bytes: 64,

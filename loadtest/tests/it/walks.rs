@@ -102,6 +102,17 @@ fn an_honest_map_leaves_nothing_to_report() {
 }
 
 #[test]
+fn an_honest_map_leaves_nothing_to_report_over_udp_either() {
+    for lane in ["reliable", "unreliable", "sequenced"] {
+        let (report, wrong) = walk(game(), &["--transport", "udp", "--lane", lane]);
+        assert!(wrong.is_empty(), "{lane}: {wrong:?}");
+        assert_eq!((report.transport, report.lane), ("udp", lane));
+        assert_eq!(report.frames_sent, 120);
+        assert!(report.frames_received > report.frames_sent);
+    }
+}
+
+#[test]
 fn a_map_spread_over_threads_leaves_nothing_to_report_on_either_driver() {
     // glommio must run wherever io_uring is not known to be forbidden.
     let forbidden = std::env::var_os("SALLYPORT_TEST_WITHOUT_URING").is_some();

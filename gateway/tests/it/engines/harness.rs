@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use gateway::engine::{ClosedBy, ConnId, Engine, EngineConfig, Events, probe};
+use gateway::engine::{Carries, ClosedBy, ConnId, Engine, EngineConfig, Events, probe};
 
 /// Longer than anything here takes, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -34,6 +34,8 @@ pub struct Story {
     pub peer: Option<SocketAddr>,
     pub connected: Option<Result<(), io::ErrorKind>>,
     pub received: Vec<u8>,
+    /// Bytes of each `received`.
+    pub pieces: Vec<usize>,
     /// Length and outcome of each send that came back.
     pub sent: Vec<(usize, Result<(), io::ErrorKind>)>,
     pub closed: Option<ClosedBy>,
@@ -79,7 +81,9 @@ impl Events for Log {
     fn received(&mut self, conn: ConnId, data: &mut [u8]) {
         assert!(!data.is_empty());
         self.largest = self.largest.max(data.len());
-        self.open(conn).received.extend_from_slice(data);
+        let story = self.open(conn);
+        story.received.extend_from_slice(data);
+        story.pieces.push(data.len());
         data.fill(0xee);
     }
 
@@ -130,7 +134,10 @@ impl<E: Engine> Driven<E> {
     }
 
     pub fn connect(&mut self, to: SocketAddr) -> ConnId {
-        let conn = self.engine.connect(to, None).expect("a connect begun");
+        let conn = self
+            .engine
+            .connect(Carries::Stream, to, None)
+            .expect("a connect begun");
         assert!(self.log.stories.insert(conn, Story::default()).is_none());
         conn
     }

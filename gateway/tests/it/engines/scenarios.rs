@@ -1,15 +1,15 @@
 //! The scenarios that need no process of their own.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use gateway::engine::{ClosedBy, ConnId, Engine, EngineConfig};
+use gateway::engine::{Carries, ClosedBy, ConnId, Engine, EngineConfig};
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::harness::{Driven, pattern};
+use super::harness::{Driven, PATIENCE, pattern};
 
 /// More than the socket buffers of both ends hold, so that a send cannot end
 /// while the peer does not read.
@@ -381,7 +381,10 @@ pub fn connects_from_a_given_address<E: Engine>() {
     let mut client = Driven::<E>::new(8);
     let address = server.listen();
     let from = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
-    let conn = client.engine.connect(address, Some(from)).unwrap();
+    let conn = client
+        .engine
+        .connect(Carries::Stream, address, Some(from))
+        .unwrap();
     client.log.stories.insert(conn, Default::default());
     client.until(|c| c.story(conn).connected == Some(Ok(())));
     let accepted = server.accepted(0);
@@ -390,7 +393,10 @@ pub fn connects_from_a_given_address<E: Engine>() {
     assert_ne!(peer.port(), 0);
     // Not ours: told at once or by an event, and no slot is lost.
     let foreign = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-    assert!(client.engine.connect(address, Some(foreign)).is_err());
+    let refused = client
+        .engine
+        .connect(Carries::Stream, address, Some(foreign));
+    assert!(refused.is_err());
     assert_eq!(client.engine.connections(), 1);
 }
 
@@ -401,11 +407,63 @@ pub fn close_while_connecting<E: Engine>() {
     for _ in 0..10 {
         let conn = client.connect(address);
         assert!(client.engine.send(conn, vec![1]).is_err(), "not connected");
-        assert!(client.engine.connect(address, None).is_err(), "full");
+        let full = client.engine.connect(Carries::Stream, address, None);
+        assert!(full.is_err(), "full");
         client.engine.close(conn);
         assert_eq!(client.closed(conn), ClosedBy::Local);
         assert_eq!(client.story(conn).connected, None);
     }
+}
+
+/// Each send is one datagram and each datagram one event, however many wait.
+pub fn datagrams_stay_apart<E: Engine>() {
+    let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    let to = server.local_addr().unwrap();
+    let from = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
+    let mut client = Driven::<E>::new(8);
+    let conn = client
+        .engine
+        .connect(Carries::Datagrams, to, Some(from))
+        .unwrap();
+    client.log.stories.insert(conn, Default::default());
+    client.until(|c| c.story(conn).connected == Some(Ok(())));
+    let mut bytes = [0; 2_048];
+    for length in [1, 600, 1_200] {
+        client.send(conn, vec![length as u8; length]);
+        client.until(|c| c.story(conn).sent.last() == Some(&(length, Ok(()))));
+        let (received, peer) = server.recv_from(&mut bytes).unwrap();
+        assert_eq!((received, peer.ip()), (length, from));
+        for answer in [length, 40, 40] {
+            server.send_to(&bytes[..answer.min(length)], peer).unwrap();
+        }
+    }
+    client.until(|c| c.story(conn).pieces.len() == 9);
+    assert_eq!(
+        client.story(conn).pieces,
+        [1, 1, 1, 600, 40, 40, 1_200, 40, 40]
+    );
+    client.engine.close(conn);
+    assert_eq!(client.closed(conn), ClosedBy::Local);
+}
+
+/// Nobody there: the peer's kernel says so when the first datagram has come.
+pub fn datagrams_to_nobody_are_refused<E: Engine>() {
+    let address = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|socket| socket.local_addr())
+        .unwrap();
+    let mut client = Driven::<E>::new(8);
+    let conn = client
+        .engine
+        .connect(Carries::Datagrams, address, None)
+        .unwrap();
+    client.log.stories.insert(conn, Default::default());
+    client.until(|c| c.story(conn).connected == Some(Ok(())));
+    client.send(conn, vec![1; 100]);
+    assert_eq!(
+        client.closed(conn),
+        ClosedBy::Error(ErrorKind::ConnectionRefused)
+    );
 }
 
 pub fn two_listeners_share_the_last_slots<E: Engine>() {

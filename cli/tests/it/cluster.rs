@@ -11,11 +11,10 @@ pub mod player;
 pub mod process;
 pub mod raw;
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -68,17 +67,28 @@ pub fn random32() -> [u8; 32] {
 /// What a test changes of a role's configuration: `section.key=value`.
 pub type Settings = &'static [&'static str];
 
-/// Clusters share the machine, but for those that are judged by the clock.
-static MACHINE: RwLock<()> = RwLock::new(());
+/// The right to use the machine, until it is dropped: clusters share it, but for those that
+/// are judged by the clock. A file, since tests may run in several processes at a time.
+struct Turn(#[expect(dead_code, reason = "closing it is what counts")] File);
 
-/// The right to use the machine.
-enum Turn {
-    Shared {
-        _guard: RwLockReadGuard<'static, ()>,
-    },
-    Alone {
-        _guard: RwLockWriteGuard<'static, ()>,
-    },
+impl Turn {
+    fn file() -> File {
+        let path = std::env::temp_dir().join("sallyport-tests.lock");
+        let opened = File::open(&path).or_else(|_| File::create(&path));
+        opened.unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    fn shared() -> Self {
+        let file = Self::file();
+        file.lock_shared().expect("a lock");
+        Self(file)
+    }
+
+    fn alone() -> Self {
+        let file = Self::file();
+        file.lock().expect("a lock");
+        Self(file)
+    }
 }
 
 /// Three processes and what they know of each other.
@@ -105,14 +115,12 @@ pub struct Cluster {
 impl Cluster {
     /// Starts all three with these settings and waits until clients can log in.
     pub fn start(gateway: Settings, center: Settings, game: Settings) -> Self {
-        let guard = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
-        Self::start_in(Turn::Shared { _guard: guard }, gateway, center, game)
+        Self::start_in(Turn::shared(), gateway, center, game)
     }
 
     /// The same while no other cluster runs: for tests that measure time.
     pub fn start_alone(gateway: Settings) -> Self {
-        let guard = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
-        Self::start_in(Turn::Alone { _guard: guard }, gateway, &[], &[])
+        Self::start_in(Turn::alone(), gateway, &[], &[])
     }
 
     fn start_in(turn: Turn, gateway: Settings, center: Settings, game: Settings) -> Self {

@@ -9,7 +9,9 @@
 //! Invariant: whatever happens next follows from the seed alone.
 
 mod center_side;
+mod client_app;
 mod client_side;
+mod client_wire;
 mod event;
 mod faults;
 mod game_side;
@@ -18,6 +20,8 @@ mod phases;
 mod planted;
 mod planted_views;
 mod shard_side;
+mod shard_turn;
+mod shard_wire;
 mod tcp;
 mod walkers;
 

@@ -3,22 +3,20 @@
 
 use std::mem;
 
-use protocol::body::{Lane, MessageHeader};
 use protocol::cipher::RekeyPolicy;
 use protocol::client::{self, Client, ClientConfig, Closed};
-use protocol::ids::{GroupId, MessageId, SessionId};
+use protocol::ids::{GroupId, SessionId};
 use protocol::reason::CloseReason;
 use protocol::stream::OutboxLimits;
 use protocol::time::Time;
 use protocol::token::{self, Claims};
 
+use super::World;
+use super::client_wire::Told;
 use super::event::Event;
 use super::phases::Phase;
-use super::tcp::Direction;
 use super::walkers::{MAP_GROUP, MapSide};
-use super::{World, is_due};
 use crate::clock::{Clock, UNIX_START_MS};
-use crate::message::{self, Sent};
 use crate::plan::Plan;
 use crate::random::Random;
 use crate::rule::{Rule, Step, Violation, check};
@@ -47,9 +45,6 @@ const REUSE_PER_MILLE: u64 = 80;
 /// session back, but a new one.
 const FORGET_PER_MILLE: u64 = 100;
 
-/// Messages that an application sends at once now and then, at most.
-const BURST_MAX: u64 = 100;
-
 /// One client process.
 #[derive(Debug)]
 pub struct ClientHost {
@@ -66,18 +61,18 @@ pub struct ClientHost {
     /// Its number in the book, as long as it has that core.
     pub attempt: Option<u32>,
     backoff_ms: u64,
-    wake_at: Option<Time>,
+    pub(super) wake_at: Option<Time>,
     /// It reads what it is sent.
     pub is_reading: bool,
     last_token: Option<String>,
-    out: Vec<u8>,
+    pub(super) out: Vec<u8>,
     /// Its part on a map, where the cluster has one.
     pub map: Option<MapSide>,
 }
 
 impl ClientHost {
     /// It has a connection with a core, which is not only on its way.
-    fn core_is_open(&self) -> bool {
+    pub(super) fn core_is_open(&self) -> bool {
         self.core.as_ref().is_some_and(|core| !core.is_closed())
     }
 
@@ -105,30 +100,6 @@ impl ClientHost {
     /// Its session, if it believes to have one.
     pub fn session(&self) -> Option<SessionId> {
         self.core.as_ref().and_then(Client::session)
-    }
-}
-
-/// What a core told, kept until the core is back in its place.
-enum Told {
-    LoggedIn(SessionId),
-    GroupUp(GroupId),
-    Resumed,
-    Message(MessageHeader, Vec<u8>),
-    Closed(Closed),
-}
-
-fn collect(told: &mut Vec<Told>) -> impl FnMut(client::Event<'_>) {
-    |event| match event {
-        client::Event::LoggedIn(session) => told.push(Told::LoggedIn(session)),
-        client::Event::Message(header, payload) => {
-            told.push(Told::Message(header, payload.to_vec()));
-        }
-        client::Event::Closed(closed) => told.push(Told::Closed(closed)),
-        client::Event::GroupUp(group) => told.push(Told::GroupUp(group)),
-        client::Event::Resumed(_) => told.push(Told::Resumed),
-        client::Event::SessionLost(_)
-        | client::Event::GroupDown(_)
-        | client::Event::RoundTrip(_) => {}
     }
 }
 
@@ -204,12 +175,6 @@ impl World {
         Ok(())
     }
 
-    fn client_lives(&mut self, client: usize) {
-        let pace_us = self.pace_us();
-        let life = self.clients[client].life;
-        self.after_us(pace_us, Event::ClientAct { client, life });
-    }
-
     fn token(&mut self, client: usize) -> String {
         if let Some(token) = self.clients[client].last_token.take()
             && self.random.chance(REUSE_PER_MILLE)
@@ -230,97 +195,7 @@ impl World {
         token
     }
 
-    fn pace_us(&mut self) -> u64 {
-        self.random.between(1, 2_000 * self.plan.pace_ms)
-    }
-
-    /// Bytes came: the client reads them in pieces of any size.
-    pub(super) fn client_read(&mut self, number: u64) -> Step {
-        while let Some(conn) = self.conns.get_mut(&number) {
-            let Some(client) = conn.client else {
-                // A stranger reads nothing but the end.
-                if conn.down.is_ended() {
-                    self.close_client_side(number);
-                }
-                return Ok(());
-            };
-            let host = &mut self.clients[client];
-            // Before that, what a gateway says first waits for the core that will read it.
-            let is_connected = host.conn == Some(number) && host.core_is_open();
-            if !is_connected || !host.is_reading || !conn.client_open {
-                return Ok(());
-            }
-            let ready = conn.down.ready();
-            if ready == 0 {
-                if conn.down.is_ended() {
-                    return self.client_disconnected(client);
-                }
-                break;
-            }
-            let part = if self.random.chance(200) {
-                1 + self.random.index(ready)
-            } else {
-                ready
-            };
-            let mut bytes = conn.down.take(part);
-            let now = host.clock.now(self.now).time;
-            let mut told = Vec::new();
-            if let Some(core) = &mut host.core {
-                core.handle_received(now, &mut bytes, &mut host.shared, &mut collect(&mut told));
-            }
-            self.client_told_by_core(client, told)?;
-            self.client_flush(client)?;
-        }
-        self.pump(number, Direction::Down);
-        Ok(())
-    }
-
-    pub(super) fn client_read_again(&mut self, client: usize) -> Step {
-        self.clients[client].is_reading = true;
-        match self.clients[client].conn {
-            Some(conn) => self.client_read(conn),
-            None => Ok(()),
-        }
-    }
-
-    /// The client's side of a connection is gone.
-    pub(super) fn client_told(&mut self, number: u64) -> Step {
-        let Some(conn) = self.conns.get(&number).filter(|conn| conn.client_open) else {
-            return Ok(());
-        };
-        match conn.client {
-            Some(client) if self.clients[client].conn == Some(number) => {
-                self.client_disconnected(client)
-            }
-            _ => {
-                self.close_client_side(number);
-                Ok(())
-            }
-        }
-    }
-
-    pub(super) fn refused(&mut self, number: u64) -> Step {
-        let conn = self.conns.remove(&number);
-        if let Some(client) = conn.and_then(|conn| conn.client)
-            && self.clients[client].conn == Some(number)
-        {
-            self.clients[client].conn = None;
-            self.come_back(client);
-        }
-        Ok(())
-    }
-
-    fn client_disconnected(&mut self, client: usize) -> Step {
-        let mut told = Vec::new();
-        let host = &mut self.clients[client];
-        match &mut host.core {
-            Some(core) if !core.is_closed() => core.handle_disconnected(&mut collect(&mut told)),
-            _ => told.push(Told::Closed(Closed::ByClient(CloseReason::PeerClosed))),
-        }
-        self.client_told_by_core(client, told)
-    }
-
-    fn client_told_by_core(&mut self, client: usize, told: Vec<Told>) -> Step {
+    pub(super) fn client_told_by_core(&mut self, client: usize, told: Vec<Told>) -> Step {
         for event in told {
             let attempt = self.clients[client].attempt;
             match event {
@@ -375,7 +250,7 @@ impl World {
         Ok(())
     }
 
-    fn come_back(&mut self, client: usize) {
+    pub(super) fn come_back(&mut self, client: usize) {
         let host = &mut self.clients[client];
         host.life += 1;
         let life = host.life;
@@ -403,159 +278,6 @@ impl World {
             self.close_client_side(number);
         }
         self.come_back(client);
-    }
-
-    /// Sends what the core has, as long as the socket takes it, and sets the timer.
-    pub(super) fn client_flush(&mut self, client: usize) -> Step {
-        let Some(number) = self.clients[client].conn else {
-            return Ok(());
-        };
-        let mut is_flushed;
-        loop {
-            let host = &mut self.clients[client];
-            let Some(conn) = self.conns.get_mut(&number) else {
-                return Ok(());
-            };
-            is_flushed = conn.up.is_flushed();
-            if !is_flushed {
-                break;
-            }
-            let now = host.clock.now(self.now).time;
-            let mut out = mem::take(&mut host.out);
-            out.clear();
-            let has_more = match &mut host.core {
-                Some(core) => core.poll_transmit(now, &mut host.shared, &mut out),
-                None => false,
-            };
-            if has_more {
-                let book = &mut self.book;
-                conn.sealed[0].note(&out, |key| book.note_ephemeral(key))?;
-                self.client_writes(number, &out);
-            }
-            self.clients[client].out = out;
-            if !has_more {
-                break;
-            }
-        }
-        let host = &mut self.clients[client];
-        if let Some(core) = &host.core {
-            // Each group has an outbox.
-            let groups = 1 + usize::from(self.plan.map.is_some());
-            check(
-                core.outbox_messages() <= groups * self.plan.outbox_messages_max,
-                Rule::Bounded,
-                || format!("client {client} keeps {} messages", core.outbox_messages()),
-            )?;
-        }
-        if let Some(due) = host.core.as_ref().and_then(Client::poll_timeout) {
-            // A socket that takes nothing is asked again when it has moved.
-            let soonest = self.now + if is_flushed { 1 } else { 100_000 };
-            let at = host.clock.global(due).max(soonest);
-            if host.wake_at.is_none_or(|wake_at| at < wake_at) {
-                host.wake_at = Some(at);
-                self.push(at, Event::ClientWake { client });
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn client_wake(&mut self, client: usize) -> Step {
-        let host = &mut self.clients[client];
-        if !is_due(host.wake_at, self.now) {
-            return Ok(());
-        }
-        host.wake_at = None;
-        let now = host.clock.now(self.now).time;
-        let mut told = Vec::new();
-        if let Some(core) = &mut host.core {
-            core.handle_timeout(now, &mut collect(&mut told));
-        }
-        self.client_told_by_core(client, told)?;
-        self.client_flush(client)
-    }
-
-    /// The application does something.
-    pub(super) fn client_act(&mut self, client: usize, life: u32) -> Step {
-        let host = &mut self.clients[client];
-        if host.life != life || self.phase >= Phase::Quiet {
-            return Ok(());
-        }
-        let pace_us = self.pace_us();
-        self.after_us(pace_us, Event::ClientAct { client, life });
-        let now = self.clients[client].clock.now(self.now).time;
-        let in_session = self.clients[client].session().is_some();
-        match self.random.below(100) {
-            0..3 if in_session => {
-                if let Some(core) = &mut self.clients[client].core {
-                    core.logout(now);
-                }
-            }
-            3 => return self.client_disconnected(client),
-            4..80 => {
-                for _ in 0..self.random.between(1, 3) {
-                    self.client_sends(client, now);
-                }
-            }
-            80..83 => {
-                for _ in 0..self.random.below(BURST_MAX) {
-                    self.client_sends(client, now);
-                }
-            }
-            _ => {}
-        }
-        self.client_flush(client)
-    }
-
-    fn client_sends(&mut self, client: usize, now: Time) {
-        let (lane, is_request) = match self.random.below(10) {
-            0..5 => (Lane::Reliable, true),
-            5..8 => (Lane::Reliable, false),
-            8 => (Lane::Unreliable, false),
-            _ => (Lane::Sequenced, false),
-        };
-        let bytes = match self.random.below(20) {
-            0 => self.random.below(self.plan.payload_bytes_max),
-            _ => self.random.below(120),
-        } as usize;
-        let host = &mut self.clients[client];
-        let (Some(core), Some(attempt)) = (&mut host.core, host.attempt) else {
-            return;
-        };
-        let number = message::lane_number(lane);
-        let sent = Sent {
-            attempt,
-            lane: number,
-            is_request,
-            index: self.book.attempts[attempt as usize].pushed[usize::from(number)],
-        };
-        let payload = message::encode(&sent, bytes);
-        // What is not taken was not sent; the application goes on.
-        if is_request {
-            if let Ok(request) = core.request(GROUP, MessageId(1), &payload) {
-                self.book.note_sent(&sent, Some(request));
-            }
-        } else if core
-            .send(now, lane, GROUP, MessageId(2), &payload, &mut host.shared)
-            .is_ok()
-        {
-            self.book.note_sent(&sent, None);
-        }
-    }
-
-    /// Everybody leaves.
-    pub(super) fn client_leaves(&mut self, client: usize) -> Step {
-        let host = &mut self.clients[client];
-        let now = host.clock.now(self.now).time;
-        if let Some(core) = &mut host.core
-            && core.session().is_some()
-        {
-            core.logout(now);
-            self.client_flush(client)
-        } else if host.conn.is_some() {
-            self.client_disconnected(client)
-        } else {
-            Ok(())
-        }
     }
 }
 

@@ -12,7 +12,8 @@ use protocol::uplink;
 
 use super::World;
 use super::event::Event;
-use super::shard_side::{DIAL_MS, count_records};
+use super::shard_side::DIAL_MS;
+use super::shard_turn::count_records;
 use super::tcp::Direction;
 use crate::plant::Plant;
 use crate::rule::{Rule, Step, check};

@@ -11,11 +11,13 @@
 mod book;
 mod clock;
 mod disk;
+mod flow;
 mod game;
 mod message;
 mod pipe;
 mod plan;
 mod plant;
+mod proofs;
 mod random;
 mod rule;
 mod trace;

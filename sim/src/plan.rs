@@ -4,6 +4,7 @@
 
 pub mod map;
 
+use impair::path::Conditions;
 use protocol::time::Time;
 
 use self::map::MapPlan;
@@ -40,15 +41,17 @@ pub enum Fault {
     PauseBackend,
     /// A write of center's journal fails.
     FailDisk,
-    /// Somebody on the path replays, reorders or changes frames.
+    /// A client's datagrams come from another address from now on.
+    Migrate,
+    /// Somebody on the path replays, reorders or changes frames or datagrams.
     Tamper,
     /// Somebody connects and replays a recorded connection, or sends garbage,
-    /// or nothing.
+    /// or nothing; or sends datagrams, in others' names too.
     Stranger,
 }
 
 impl Fault {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::CutConnection,
         Self::StallConnection,
         Self::CrashClient,
@@ -63,6 +66,7 @@ impl Fault {
         Self::PauseShard,
         Self::PauseBackend,
         Self::FailDisk,
+        Self::Migrate,
         Self::Tamper,
         Self::Stranger,
     ];
@@ -75,12 +79,40 @@ pub struct Network {
     pub delay_us: u64,
     /// Added to it at random, microseconds.
     pub jitter_us: u64,
-    /// Segments that have to be sent again.
+    /// Segments that have to be sent again; datagrams that are lost.
     pub loss_per_mille: u64,
-    /// Segments that come twice.
+    /// Segments and datagrams that come twice.
     pub repeat_per_mille: u64,
+    /// Datagrams that are held back, so that later ones overtake them.
+    pub reorder_per_mille: u64,
+    /// Datagrams of which a bit is changed, which no checksum has noticed.
+    pub corrupt_per_mille: u64,
     /// Largest segment, bytes.
     pub segment_bytes_max: usize,
+}
+
+impl Network {
+    /// What it does to datagrams.
+    pub fn conditions(&self) -> Conditions {
+        let millionths = |per_mille: u64| 1_000 * per_mille as u32;
+        Conditions {
+            delay_us: self.delay_us,
+            jitter_us: self.jitter_us,
+            loss: millionths(self.loss_per_mille),
+            reorder: millionths(self.reorder_per_mille),
+            duplicate: millionths(self.repeat_per_mille),
+            bytes_per_second: 0,
+        }
+    }
+}
+
+/// What carries a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP.
+    Stream,
+    /// UDP.
+    Datagrams,
 }
 
 /// Clusters in a thousand that have a map: runs of these take longer.
@@ -101,6 +133,8 @@ pub struct Plan {
     pub games: usize,
     /// The clients' network.
     pub network: Network,
+    /// Logins that go over datagrams.
+    pub datagrams_per_mille: u64,
     /// One way over an uplink, microseconds.
     pub link_delay_us: u64,
     /// A write to center's disk, microseconds.
@@ -158,6 +192,8 @@ impl Plan {
             jitter_us: if calm { 0 } else { random.between(0, 80_000) },
             loss_per_mille: if calm { 0 } else { random.between(0, 80) },
             repeat_per_mille: if calm { 0 } else { random.between(0, 50) },
+            reorder_per_mille: if calm { 0 } else { random.between(0, 50) },
+            corrupt_per_mille: if calm { 0 } else { random.between(0, 10) },
             segment_bytes_max: if random.chance(250) {
                 random.between(40, 200) as usize
             } else {
@@ -181,6 +217,11 @@ impl Plan {
             shards: random.between(1, 2) as usize,
             games: random.between(1, 2) as usize,
             network,
+            datagrams_per_mille: if random.chance(300) {
+                0
+            } else {
+                random.between(200, 1_000)
+            },
             link_delay_us: random.between(20, 10_000),
             disk_us: random.between(50, 20_000),
             // The more clients, the less each does, so that runs cost about the same.
@@ -225,6 +266,14 @@ impl Plan {
             map: random
                 .chance(MAP_PER_MILLE)
                 .then(|| MapPlan::draw(clients, random)),
+        }
+    }
+    /// What the next login of a client goes over.
+    pub fn transport(&self, random: &mut Random) -> Transport {
+        if random.chance(self.datagrams_per_mille) {
+            Transport::Datagrams
+        } else {
+            Transport::Stream
         }
     }
 }

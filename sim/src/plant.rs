@@ -60,6 +60,16 @@ plants! {
     LeakSession, "leak-session", Bounded;
     /// Replayed frames are taken out before the gateway can see them.
     HideTampering, "hide-tampering", TamperingCloses;
+    /// What a gateway sends to an address leaves many times over.
+    Amplify, "amplify", NothingUnproven;
+    /// Who asks for a connection over datagrams is taken for one with a cookie.
+    SkipCookie, "skip-cookie", NothingUnproven;
+    /// A datagram that was changed on its way is mended before anybody sees it.
+    MendDatagram, "mend-datagram", ForgeryIgnored;
+    /// A gateway does not see a datagram the first time that it comes.
+    MissFirst, "miss-first", ForgeryIgnored;
+    /// A gateway sends an altered datagram under a sequence that it used before.
+    ReuseDatagramNonce, "reuse-datagram-nonce", NoNonceTwice;
     /// A control message of an uplink arrives cut short.
     CutControl, "cut-control", CoresAgree;
     /// One client's bytes stop for ever.

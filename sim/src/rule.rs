@@ -31,6 +31,11 @@ pub enum Rule {
     /// A connection with frames that were replayed, reordered or changed is
     /// closed at once.
     TamperingCloses,
+    /// To an address that has shown nothing no more is sent than came from it,
+    /// and nothing is kept of an INIT without a cookie that was given to it.
+    NothingUnproven,
+    /// A datagram that was changed, or comes again, changes nothing.
+    ForgeryIgnored,
     /// On a map only who is not in view comes into it, and only who is in it
     /// moves, stops or leaves it; nobody sees itself.
     ViewEvents,
@@ -52,7 +57,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::OneLiveSession,
         Self::IdsNeverRepeat,
         Self::ReliableExactlyOnce,
@@ -64,6 +69,8 @@ impl Rule {
         Self::DropsCounted,
         Self::Bounded,
         Self::TamperingCloses,
+        Self::NothingUnproven,
+        Self::ForgeryIgnored,
         Self::ViewEvents,
         Self::ViewsExact,
         Self::PlacesTrue,
@@ -87,6 +94,8 @@ impl Rule {
             Self::DropsCounted => "drops-counted",
             Self::Bounded => "bounded",
             Self::TamperingCloses => "tampering-closes",
+            Self::NothingUnproven => "nothing-unproven",
+            Self::ForgeryIgnored => "forgery-ignored",
             Self::ViewEvents => "view-events",
             Self::ViewsExact => "views-exact",
             Self::PlacesTrue => "places-true",

@@ -1,8 +1,9 @@
 //! What one client believes it sees, and the rules that every frame of the map must keep, checked
 //! before the client believes it.
 //!
-//! The simulated network is TCP with one stream a session to the backend, on which frames of both
-//! lanes keep their order; so nobody is told to move that is not in view.
+//! Over TCP, with one stream a session to the backend, frames of both lanes keep their order; so
+//! nobody is told to move that is not in view. Over datagrams each lane keeps its own: places may
+//! come before their owner does, or after, and are passed over where they are not news.
 //!
 //! Invariant: the view has been compared with the truth of every tick before `next_tick`.
 
@@ -15,6 +16,15 @@ use crate::plan::map::MapPlan;
 use crate::rule::{Rule, Step, check};
 use crate::truth::Truth;
 
+/// Which frames come in the order in which they were sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// All.
+    All,
+    /// Those of each lane.
+    EachLane,
+}
+
 /// A client's view, from its entry on.
 #[derive(Debug)]
 pub struct View {
@@ -24,6 +34,7 @@ pub struct View {
     pub tag: u64,
     id: u32,
     belief: Belief,
+    order: Order,
     next_tick: u32,
     changes_tick: u32,
     positions_tick: u32,
@@ -35,12 +46,13 @@ pub struct View {
 
 impl View {
     /// The view of one that has just been let in, as of a tick.
-    pub fn new(boot: Boot, tag: u64, id: u32, tick: u32) -> Self {
+    pub fn new(boot: Boot, tag: u64, id: u32, tick: u32, order: Order) -> Self {
         Self {
             boot,
             tag,
             id,
             belief: Belief::default(),
+            order,
             // Then it was not there yet, and saw nobody.
             next_tick: tick,
             changes_tick: tick,
@@ -89,6 +101,10 @@ impl View {
         let before = self.tags();
         self.check_events(changes)?;
         for enter in changes.enters() {
+            if self.order == Order::EachLane {
+                // A place that overtook its leaving told where it is by now.
+                self.last_told.remove(&enter.tag);
+            }
             self.place(plan, truth, enter.tag, enter.at)?;
             self.enters += 1;
         }
@@ -97,7 +113,9 @@ impl View {
             format!("{tag} was told what cannot be: {contradiction:?}")
         })?;
         for rest in changes.rests() {
-            if let Some(seen) = self.belief.of(rest.id).copied() {
+            if let Some(seen) = self.belief.of(rest.id).copied()
+                && (self.order == Order::All || seen.tick <= tick)
+            {
                 self.place(plan, truth, seen.tag, rest.at)?;
             }
         }
@@ -168,6 +186,9 @@ impl View {
         self.positions_tick = tick;
         for moved in positions.iter() {
             let seen = self.belief.of(moved.id).copied();
+            if self.order == Order::EachLane && seen.is_none_or(|seen| tick <= seen.tick) {
+                continue;
+            }
             check(seen.is_some(), Rule::ViewEvents, || {
                 format!(
                     "{tag} was told where {} is, which it does not see",

@@ -9,7 +9,7 @@
 use protocol::frame::{self, FLAG_HANDSHAKE, Header};
 use protocol::limits::{FRAME_HEADER_BYTES, TAG_BYTES};
 
-use crate::rule::{Rule, Step, Violation};
+use crate::rule::{Rule, Step, check};
 use crate::trace;
 
 /// Frame bytes of a PING or PONG: header, kind, 0, stamp, tag.
@@ -48,6 +48,16 @@ impl Cutter {
     }
 }
 
+/// The ephemeral public key in the frame of a handshake.
+pub fn ephemeral(frame: &[u8]) -> Option<&[u8]> {
+    let is_resume = frame.get(FRAME_HEADER_BYTES) == Some(&RESUME);
+    frame.get(if is_resume {
+        RESUME_EPHEMERAL
+    } else {
+        EPHEMERAL
+    })
+}
+
 /// What one sender has sealed on one connection.
 #[derive(Debug, Default)]
 pub struct Sealed {
@@ -64,43 +74,40 @@ impl Sealed {
     /// `NoNonceTwice`.
     pub fn note(&mut self, bytes: &[u8], mut ephemeral: impl FnMut(&[u8]) -> Step) -> Step {
         for frame in self.cutter.cut(bytes) {
-            let Some(header) = Header::decode(&frame) else {
-                continue;
-            };
-            if header.flags & FLAG_HANDSHAKE != 0 {
-                let at = if frame.get(FRAME_HEADER_BYTES) == Some(&RESUME) {
-                    RESUME_EPHEMERAL
-                } else {
-                    EPHEMERAL
-                };
-                if let Some(key) = frame.get(at) {
-                    ephemeral(key)?;
-                }
-                continue;
-            }
-            let hash = trace::hash(&frame);
-            let sequence = header.sequence as usize;
-            match self.frames.get(sequence) {
-                Some(earlier) if *earlier != hash => {
-                    return Err(Violation::new(
-                        Rule::NoNonceTwice,
-                        format!("sequence {sequence} was sealed over two different frames"),
-                    ));
-                }
-                Some(_) => {}
-                None if sequence == self.frames.len() => self.frames.push(hash),
-                None => {
-                    return Err(Violation::new(
-                        Rule::NoNonceTwice,
-                        format!(
-                            "sequence {sequence} was sealed after {} frames",
-                            self.frames.len()
-                        ),
-                    ));
-                }
+            let is_handshake =
+                Header::decode(&frame).is_some_and(|header| header.flags & FLAG_HANDSHAKE != 0);
+            match self::ephemeral(&frame).filter(|_| is_handshake) {
+                Some(key) => ephemeral(key)?,
+                None => self.note_frame(&frame)?,
             }
         }
         Ok(())
+    }
+
+    /// Notes a sealed frame; one of a handshake, or none, is passed over.
+    ///
+    /// # Errors
+    /// `NoNonceTwice`.
+    pub fn note_frame(&mut self, frame: &[u8]) -> Step {
+        let Some(header) =
+            Header::decode(frame).filter(|header| header.flags & FLAG_HANDSHAKE == 0)
+        else {
+            return Ok(());
+        };
+        let hash = trace::hash(frame);
+        let sequence = header.sequence as usize;
+        match self.frames.get(sequence) {
+            Some(earlier) => check(*earlier == hash, Rule::NoNonceTwice, || {
+                format!("sequence {sequence} was sealed over two different frames")
+            }),
+            None => {
+                let frames = self.frames.len();
+                self.frames.push(hash);
+                check(sequence == frames, Rule::NoNonceTwice, || {
+                    format!("sequence {sequence} was sealed after {frames} frames")
+                })
+            }
+        }
     }
 }
 

@@ -10,15 +10,18 @@
 
 mod center_side;
 mod client_app;
+mod client_datagrams;
 mod client_side;
 mod client_wire;
 mod event;
 mod faults;
+mod flows;
 mod game_side;
 mod links;
 mod phases;
 mod planted;
 mod planted_views;
+mod shard_datagrams;
 mod shard_side;
 mod shard_turn;
 mod shard_wire;
@@ -40,6 +43,7 @@ use crate::truth::Truth;
 use center_side::CenterHost;
 use client_side::ClientHost;
 use event::Event;
+use flows::Datagrams;
 use game_side::GameHost;
 use links::Link;
 use phases::Phase;
@@ -65,6 +69,10 @@ pub struct Report {
     pub enters: u64,
     /// Times that a client was let on a map again in the same session.
     pub reentries: u64,
+    /// Logins over datagrams.
+    pub datagram_logins: u64,
+    /// Times that something came to a client where it had moved.
+    pub migrations: u64,
 }
 
 /// The world.
@@ -87,6 +95,7 @@ pub struct World {
     games: Vec<GameHost>,
     conns: BTreeMap<u64, Conn>,
     next_conn: u64,
+    datagrams: Datagrams,
     links: BTreeMap<u64, Link>,
     next_link: u64,
     next_token: u64,
@@ -138,6 +147,7 @@ impl World {
             phase: Phase::Faults,
             conns: BTreeMap::new(),
             next_conn: 1,
+            datagrams: Datagrams::default(),
             links: BTreeMap::new(),
             next_link: 1,
             next_token: 1,
@@ -206,6 +216,8 @@ impl World {
             messages,
             enters: self.enters,
             reentries: self.reentries,
+            datagram_logins: self.datagrams.logins,
+            migrations: self.datagrams.migrations,
         }
     }
 
@@ -249,7 +261,7 @@ impl World {
 
     fn handle(&mut self, event: Event) -> Step {
         match event {
-            Event::Connect { client, life } => self.client_connect(client, life),
+            Event::Connect { client, life } => self.client_connect(client, life)?,
             Event::ClientAct { client, life } => self.client_act(client, life)?,
             Event::ClientWalk { client, life } => self.client_walk(client, life)?,
             Event::ClientWake { client } => self.client_wake(client)?,
@@ -262,6 +274,17 @@ impl World {
                 direction,
                 segment,
             } => self.segment(conn, direction, segment)?,
+            Event::DatagramUp {
+                gateway,
+                from,
+                bytes,
+                mark,
+            } => self.datagram_up(gateway, from, bytes, mark)?,
+            Event::DatagramDown {
+                to,
+                bytes,
+                is_changed,
+            } => self.datagram_down(to, bytes, is_changed)?,
             Event::Sent { conn } => self.sent(conn)?,
             Event::ClientTold { conn } => self.client_told(conn)?,
             Event::ShardTold { conn } => self.shard_told(conn)?,

@@ -105,7 +105,7 @@ impl World {
         {
             core.logout(now);
             self.client_flush(client)
-        } else if host.conn.is_some() {
+        } else if host.is_connected() {
             self.client_disconnected(client)
         } else {
             Ok(())

@@ -17,7 +17,7 @@ use super::event::Event;
 use super::phases::Phase;
 use super::walkers::{MAP_GROUP, MapSide};
 use crate::clock::{Clock, UNIX_START_MS};
-use crate::plan::Plan;
+use crate::plan::{Plan, Transport};
 use crate::random::Random;
 use crate::rule::{Rule, Step, Violation, check};
 
@@ -56,6 +56,8 @@ pub struct ClientHost {
     pub life: u32,
     /// Its connection.
     pub conn: Option<u64>,
+    /// Its way for datagrams, where these are its connection.
+    pub flow: Option<u64>,
     /// Its core, once connected; also while it is on its way back to its session.
     pub core: Option<Client>,
     /// Its number in the book, as long as it has that core.
@@ -86,6 +88,7 @@ impl ClientHost {
             shared: client::Shared::default(),
             life: 0,
             conn: None,
+            flow: None,
             core: None,
             attempt: None,
             backoff_ms: BACKOFF_MS.0,
@@ -97,6 +100,11 @@ impl ClientHost {
         }
     }
 
+    /// It has a connection, or is about to.
+    pub(super) fn is_connected(&self) -> bool {
+        self.conn.is_some() || self.flow.is_some()
+    }
+
     /// Its session, if it believes to have one.
     pub fn session(&self) -> Option<SessionId> {
         self.core.as_ref().and_then(Client::session)
@@ -104,15 +112,30 @@ impl ClientHost {
 }
 
 impl World {
-    pub(super) fn client_connect(&mut self, client: usize, life: u32) {
+    pub(super) fn client_connect(&mut self, client: usize, life: u32) -> Step {
         let host = &mut self.clients[client];
-        if host.life != life || host.conn.is_some() || self.phase >= Phase::Leaving {
-            return;
+        if host.life != life || host.is_connected() || self.phase >= Phase::Leaving {
+            return Ok(());
         }
         host.life += 1;
+        // Over datagrams nobody comes back to a session.
+        let transport = match host.core {
+            Some(_) => Transport::Stream,
+            None => self.plan.transport(&mut self.random),
+        };
         let shard = self.random.index(self.shards.len());
-        let conn = self.open_conn(Some(client), shard, Vec::new());
-        self.clients[client].conn = Some(conn);
+        match transport {
+            Transport::Stream => {
+                let conn = self.open_conn(Some(client), shard, Vec::new());
+                self.clients[client].conn = Some(conn);
+                Ok(())
+            }
+            Transport::Datagrams => {
+                let flow = self.open_flow(client, self.shards[shard].gateway);
+                self.clients[client].flow = Some(flow);
+                self.client_begins(client, transport)
+            }
+        }
     }
 
     /// The connection stands: HELLO goes out.
@@ -132,6 +155,13 @@ impl World {
             self.client_resumes(client)?;
             return self.client_read(number);
         }
+        self.client_begins(client, Transport::Stream)?;
+        // A gateway that is full or draining may have spoken first.
+        self.client_read(number)
+    }
+
+    /// A new core, which is to log in.
+    fn client_begins(&mut self, client: usize, transport: Transport) -> Step {
         let token = self.token(client);
         let ephemeral = self.random.secret();
         let config = ClientConfig {
@@ -151,15 +181,18 @@ impl World {
         };
         let host = &mut self.clients[client];
         let now = host.clock.now(self.now).time;
-        let core = Client::connect(config, ephemeral, now)
-            .map_err(|why| Violation::new(Rule::CoresAgree, format!("no HELLO: {why:?}")))?;
+        let core = match transport {
+            Transport::Stream => Client::connect(config, ephemeral, now),
+            Transport::Datagrams => Client::connect_datagrams(config, ephemeral, now),
+        };
+        let core =
+            core.map_err(|why| Violation::new(Rule::CoresAgree, format!("no HELLO: {why:?}")))?;
         host.core = Some(core);
         host.attempt = Some(self.book.note_attempt());
         self.walker_begins(client);
         self.client_flush(client)?;
         self.client_lives(client);
-        // A gateway that is full or draining may have spoken first.
-        self.client_read(number)
+        Ok(())
     }
 
     fn client_resumes(&mut self, client: usize) -> Step {
@@ -201,6 +234,7 @@ impl World {
             match event {
                 Told::LoggedIn(session) => {
                     self.clients[client].backoff_ms = BACKOFF_MS.0;
+                    self.datagrams.logins += u64::from(self.clients[client].flow.is_some());
                     if let Some(attempt) = attempt {
                         self.book.note_login(attempt, session)?;
                     }
@@ -226,14 +260,16 @@ impl World {
         // A walker takes each connection for a new visit.
         let forgets = self.plan.map.is_some() || self.random.chance(FORGET_PER_MILLE);
         let host = &mut self.clients[client];
-        let number = host.conn.take();
+        let (number, flow) = (host.conn.take(), host.flow.take());
         if forgets || !host.core.as_ref().is_some_and(Client::can_resume) {
             host.core = None;
             host.attempt = None;
             self.walker_ends(client);
         }
         let conn = number.and_then(|number| self.conns.get(&number));
-        let was_tampered = conn.is_some_and(|conn| conn.tampered_at.is_some());
+        let flow_now = flow.and_then(|flow| self.datagrams.flows.get(&flow));
+        let was_tampered = conn.is_some_and(|conn| conn.tampered_at.is_some())
+            || flow_now.is_some_and(|flow| flow.was_tampered);
         if let Closed::ByGateway(Some(reason)) | Closed::ByClient(reason) = closed {
             self.trace
                 .event(self.now, reason.label(), &[client as u64], &[]);
@@ -242,6 +278,9 @@ impl World {
                 Rule::CoresAgree,
                 || format!("client {client} was closed for {}", reason.label()),
             )?;
+        }
+        if let Some(flow) = flow {
+            self.close_flow(flow);
         }
         if let Some(number) = number {
             self.close_client_side(number);
@@ -266,7 +305,10 @@ impl World {
         host.core = None;
         host.is_reading = true;
         host.attempt = None;
-        let number = host.conn.take();
+        let (number, flow) = (host.conn.take(), host.flow.take());
+        if let Some(flow) = flow {
+            self.close_flow(flow);
+        }
         self.walker_ends(client);
         if let Some(number) = number {
             // With the machine: nobody says that the connection is over.

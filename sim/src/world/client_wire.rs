@@ -13,7 +13,7 @@ use protocol::reason::CloseReason;
 use super::event::Event;
 use super::tcp::Direction;
 use super::{World, is_due};
-use crate::rule::{Rule, Step, check};
+use crate::rule::{Rule, Step, Violation, check};
 
 /// What a core told, kept until the core is back in its place.
 pub enum Told {
@@ -24,7 +24,7 @@ pub enum Told {
     Closed(Closed),
 }
 
-fn collect(told: &mut Vec<Told>) -> impl FnMut(client::Event<'_>) {
+pub fn collect(told: &mut Vec<Told>) -> impl FnMut(client::Event<'_>) {
     |event| match event {
         client::Event::LoggedIn(session) => told.push(Told::LoggedIn(session)),
         client::Event::Message(header, payload) => {
@@ -83,6 +83,7 @@ impl World {
 
     pub(super) fn client_read_again(&mut self, client: usize) -> Step {
         self.clients[client].is_reading = true;
+        self.client_reads_datagrams(client)?;
         match self.clients[client].conn {
             Some(conn) => self.client_read(conn),
             None => Ok(()),
@@ -128,36 +129,15 @@ impl World {
 
     /// Sends what the core has, as long as the socket takes it, and sets the timer.
     pub(super) fn client_flush(&mut self, client: usize) -> Step {
-        let Some(number) = self.clients[client].conn else {
-            return Ok(());
+        let host = &self.clients[client];
+        let is_flushed = match (host.flow, host.conn) {
+            (Some(flow), _) => {
+                self.client_flushes_datagrams(client, flow)?;
+                true
+            }
+            (None, Some(number)) => self.client_flushes_stream(client, number)?,
+            (None, None) => return Ok(()),
         };
-        let mut is_flushed;
-        loop {
-            let host = &mut self.clients[client];
-            let Some(conn) = self.conns.get_mut(&number) else {
-                return Ok(());
-            };
-            is_flushed = conn.up.is_flushed();
-            if !is_flushed {
-                break;
-            }
-            let now = host.clock.now(self.now).time;
-            let mut out = mem::take(&mut host.out);
-            out.clear();
-            let has_more = match &mut host.core {
-                Some(core) => core.poll_transmit(now, &mut host.shared, &mut out),
-                None => false,
-            };
-            if has_more {
-                let book = &mut self.book;
-                conn.sealed[0].note(&out, |key| book.note_ephemeral(key))?;
-                self.client_writes(number, &out);
-            }
-            self.clients[client].out = out;
-            if !has_more {
-                break;
-            }
-        }
         let host = &mut self.clients[client];
         if let Some(core) = &host.core {
             // Each group has an outbox.
@@ -178,6 +158,35 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Whether the socket has taken everything.
+    fn client_flushes_stream(&mut self, client: usize, number: u64) -> Result<bool, Violation> {
+        loop {
+            let host = &mut self.clients[client];
+            let Some(conn) = self.conns.get_mut(&number) else {
+                return Ok(true);
+            };
+            if !conn.up.is_flushed() {
+                return Ok(false);
+            }
+            let now = host.clock.now(self.now).time;
+            let mut out = mem::take(&mut host.out);
+            out.clear();
+            let has_more = match &mut host.core {
+                Some(core) => core.poll_transmit(now, &mut host.shared, &mut out),
+                None => false,
+            };
+            if has_more {
+                let book = &mut self.book;
+                conn.sealed[0].note(&out, |key| book.note_ephemeral(key))?;
+                self.client_writes(number, &out);
+            }
+            self.clients[client].out = out;
+            if !has_more {
+                return Ok(true);
+            }
+        }
     }
 
     pub(super) fn client_wake(&mut self, client: usize) -> Step {

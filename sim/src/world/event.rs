@@ -1,8 +1,11 @@
 //! What can happen in the world, and how it is written into the trace.
 
+use std::net::SocketAddr;
+
 use protocol::time::Time;
 
 use super::tcp::Direction;
+use crate::flow::Mark;
 use crate::pipe::Segment;
 use crate::trace::Trace;
 
@@ -30,6 +33,19 @@ pub enum Event {
         conn: u64,
         direction: Direction,
         segment: Segment,
+    },
+    /// A datagram comes out of the network at a gateway.
+    DatagramUp {
+        gateway: usize,
+        from: SocketAddr,
+        bytes: Vec<u8>,
+        mark: Mark,
+    },
+    /// A datagram comes out of the network at an address of a client.
+    DatagramDown {
+        to: SocketAddr,
+        bytes: Vec<u8>,
+        is_changed: bool,
     },
     /// A shard's buffer has gone into the kernel.
     Sent { conn: u64 },
@@ -86,6 +102,14 @@ pub enum Event {
     Look,
 }
 
+/// An address as a number.
+fn number(address: &SocketAddr) -> u64 {
+    match address {
+        SocketAddr::V4(address) => address.ip().to_bits().into(),
+        SocketAddr::V6(_) => 0,
+    }
+}
+
 impl Event {
     /// Writes it into the trace.
     pub fn note(&self, at: Time, trace: &mut Trace) {
@@ -108,6 +132,32 @@ impl Event {
                 "segment",
                 &[*conn, *direction as u64, segment.at, segment.fin.into()],
                 &segment.bytes,
+            ),
+            Self::DatagramUp {
+                gateway,
+                from,
+                bytes,
+                mark,
+            } => trace.event(
+                at,
+                "datagram up",
+                &[
+                    *gateway as u64,
+                    number(from),
+                    mark.answers.into(),
+                    mark.is_changed.into(),
+                ],
+                bytes,
+            ),
+            Self::DatagramDown {
+                to,
+                bytes,
+                is_changed,
+            } => trace.event(
+                at,
+                "datagram down",
+                &[number(to), (*is_changed).into()],
+                bytes,
             ),
             Self::Sent { conn } => plain("sent", &[*conn]),
             Self::ClientTold { conn } => plain("client told", &[*conn]),

@@ -10,6 +10,7 @@ use super::World;
 use super::event::Event;
 use super::links::Target;
 use super::phases::Phase;
+use crate::flow::{self, Flow};
 use crate::plan::Fault;
 use crate::rule::Step;
 use crate::wire::Tampering;
@@ -61,10 +62,15 @@ impl World {
             eprintln!("{:>12} {fault:?}", self.now.0);
         }
         match fault {
-            Fault::CutConnection => self.cut_connection(),
+            Fault::CutConnection => match self.struck_flow() {
+                Some(flow) => flow.is_cut = true,
+                None => self.cut_connection(),
+            },
             Fault::StallConnection => {
                 let until = self.within(200, 14_000);
-                if let Some(conn) = self.some_conn().and_then(|n| self.conns.get_mut(&n)) {
+                if let Some(flow) = self.struck_flow() {
+                    flow.stalled_until = until;
+                } else if let Some(conn) = self.some_conn().and_then(|n| self.conns.get_mut(&n)) {
                     conn.stalled_until = until;
                 }
             }
@@ -131,15 +137,26 @@ impl World {
                 };
                 *paused_until = until.max(*paused_until);
             }
+            Fault::Migrate => self.migrate_some(),
             Fault::FailDisk => self.center.fails_next = true,
             Fault::Tamper => {
-                let tampering = match self.random.below(4) {
+                let (kind, bit) = (self.random.below(4), self.random.bits());
+                if let Some(flow) = self.struck_flow() {
+                    flow.armed = Some(match kind {
+                        0 => flow::Tampering::Replay,
+                        1 => flow::Tampering::Elsewhere {
+                            first: bit & 1 == 0,
+                        },
+                        2 => flow::Tampering::Hold,
+                        _ => flow::Tampering::Flip { bit },
+                    });
+                    return Ok(());
+                }
+                let tampering = match kind {
                     0 => Tampering::Replay,
                     1 => Tampering::Double,
                     2 => Tampering::Swap,
-                    _ => Tampering::Flip {
-                        bit: self.random.bits(),
-                    },
+                    _ => Tampering::Flip { bit },
                 };
                 if let Some(conn) = self.some_conn().and_then(|n| self.conns.get_mut(&n)) {
                     if !conn.recorded.is_empty() {
@@ -148,9 +165,17 @@ impl World {
                     conn.attacker.armed = Some(tampering);
                 }
             }
+            Fault::Stranger if self.random.chance(500) => self.datagram_stranger(),
             Fault::Stranger => self.stranger(),
         }
         Ok(())
+    }
+
+    /// The flow that a fault strikes, where it does not strike a stream.
+    fn struck_flow(&mut self) -> Option<&mut Flow> {
+        let number = self.some_flow()?;
+        let is_struck = self.conns.is_empty() || self.random.chance(500);
+        self.datagrams.flows.get_mut(&number).filter(|_| is_struck)
     }
 
     /// Cuts the links between a shard and a backend; no new one before `until`.
@@ -238,6 +263,12 @@ impl World {
                 direction: Direction::Up,
                 ..
             } => of_conn(conn),
+            Event::DatagramUp {
+                gateway,
+                from,
+                bytes,
+                ..
+            } => Some(self.shard_of_datagram(*gateway, *from, bytes)),
             Event::ShardWake { shard } | Event::Dial { shard, .. } => Some(*shard),
             Event::LinkUp { link }
             | Event::LinkShardTold { link }

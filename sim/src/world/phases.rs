@@ -53,9 +53,12 @@ impl World {
         let network = &mut self.plan.network;
         network.loss_per_mille = 0;
         network.repeat_per_mille = 0;
+        network.reorder_per_mille = 0;
+        network.corrupt_per_mille = 0;
         for conn in self.conns.values_mut() {
             conn.attacker.armed = None;
         }
+        self.renew_paths();
         self.after_us(1_000 * HEALED_MS, Event::Quiet);
     }
 

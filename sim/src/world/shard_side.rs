@@ -8,7 +8,7 @@ use std::sync::Arc;
 use gateway::counters::Counters;
 use gateway::engine::ConnId;
 use gateway::front::FrontConfig;
-use gateway::shard::{GroupConfig, Shard, ShardConfig};
+use gateway::shard::{DatagramConfig, GroupConfig, Shard, ShardConfig};
 use protocol::check::Rate;
 use protocol::cipher::RekeyPolicy;
 use protocol::ids::ShardId;
@@ -18,6 +18,7 @@ use protocol::token::Verifier;
 use super::World;
 use super::client_side::{AUDIENCE, GROUP, TOKEN_SECRET};
 use super::event::Event;
+use super::shard_datagrams::{FIRST_INDEX, Recent};
 use super::walkers::MAP_GROUP;
 use crate::clock::Clock;
 use crate::plan::Plan;
@@ -26,6 +27,9 @@ use crate::rule::Step;
 
 /// First and longest pause, ms, between two attempts to dial.
 pub const DIAL_MS: (u64, u64) = (50, 1_000);
+
+/// Sessions of a shard, and its connections over datagrams.
+pub const CONNECTIONS_MAX: u32 = 1_000;
 
 /// One uplink as its dialer sees it.
 #[derive(Debug, Default)]
@@ -57,6 +61,10 @@ pub struct ShardHost {
     pub(super) wake_at: Option<Time>,
     pub dialers: Vec<Dialer>,
     pub(super) forwarded_seen: u64,
+    /// What its gateway makes cookies with.
+    pub(super) cookie_secret: [u8; 32],
+    /// Sealed datagrams that came.
+    pub(super) recent: Recent,
 }
 
 impl ShardHost {
@@ -73,6 +81,8 @@ impl ShardHost {
             wake_at: None,
             dialers: Vec::new(),
             forwarded_seen: 0,
+            cookie_secret: [0; 32],
+            recent: Recent::default(),
         }
     }
 
@@ -118,14 +128,19 @@ fn groups(plan: &Plan) -> Vec<GroupConfig> {
 
 impl World {
     pub(super) fn gateway_start(&mut self, gateway: usize) {
-        for shard in 0..self.shards.len() {
-            if self.shards[shard].gateway == gateway && self.shards[shard].core.is_none() {
-                self.shard_start(shard);
-            }
+        let shards = gateway * self.plan.shards..(gateway + 1) * self.plan.shards;
+        // They start and end together.
+        if self.shards[shards.start].core.is_some() {
+            return;
+        }
+        self.datagrams.proofs.forget(gateway);
+        let cookie_secret = self.random.secret();
+        for shard in shards {
+            self.shard_start(shard, cookie_secret);
         }
     }
 
-    fn shard_start(&mut self, shard: usize) {
+    fn shard_start(&mut self, shard: usize, cookie_secret: [u8; 32]) {
         let plan = &self.plan;
         let (heartbeat, idle) = (plan.idle_timeout_ms / 3, plan.idle_timeout_ms);
         let config = ShardConfig {
@@ -134,7 +149,7 @@ impl World {
             boot: self.random.bits(),
             key: self.key.clone(),
             groups: groups(plan),
-            sessions_max: 1_000,
+            sessions_max: CONNECTIONS_MAX as usize,
             connections_before_login_max: 200,
             handshake_timeout_ms: plan.login_timeout_ms,
             login_timeout_ms: plan.login_timeout_ms,
@@ -156,7 +171,11 @@ impl World {
             },
             compress_bytes_min: plan.compress_bytes_min,
             front: FrontConfig::default(),
-            datagrams: None,
+            datagrams: Some(DatagramConfig {
+                cookie_secret,
+                first_index: FIRST_INDEX,
+                connections_max: CONNECTIONS_MAX,
+            }),
         };
         let public = std::array::from_fn(|at| TOKEN_SECRET[32 + at]);
         let verifier = Verifier::new(AUDIENCE.to_owned(), &[public]);
@@ -170,6 +189,8 @@ impl World {
         host.wake_at = None;
         host.paused_until = self.now;
         host.forwarded_seen = 0;
+        host.cookie_secret = cookie_secret;
+        host.recent = Recent::default();
         let now = clock.now(self.now);
         host.core = verifier
             .map(|verifier| Shard::new(config, verifier, seed, Arc::clone(&host.counters), now));

@@ -4,12 +4,16 @@
 //! Invariant: a core is called only between `handle_*` and a whole turn, so
 //! what it appended has left before anything else happens.
 
+use std::net::SocketAddr;
+
 use gateway::counters::Counters;
 use gateway::shard::Shard;
 use protocol::reason::{CloseReason, DropReason};
+use protocol::time::Now;
 use protocol::uplink::{self, Record};
 
 use super::event::Event;
+use super::shard_side::CONNECTIONS_MAX;
 use super::{World, is_due};
 use crate::rule::{Rule, Step, Violation, check};
 
@@ -69,6 +73,16 @@ pub fn count_records(mut run: &[u8]) -> (u64, u64) {
     (data, all)
 }
 
+/// What a core has to send over datagrams: where to, and what.
+fn take_datagrams(core: &mut Shard, now: Now) -> Vec<(SocketAddr, Vec<u8>)> {
+    let (mut datagrams, mut run) = (Vec::new(), Vec::new());
+    while let Some((to, segment_bytes)) = core.poll_datagrams(now, &mut run) {
+        datagrams.extend(run.chunks(segment_bytes).map(|bytes| (to, bytes.to_vec())));
+        run.clear();
+    }
+    datagrams
+}
+
 impl World {
     pub(super) fn shard_wake(&mut self, shard: usize) -> Step {
         if !is_due(self.shards[shard].wake_at, self.now) {
@@ -87,6 +101,7 @@ impl World {
             };
             core.handle_timeout(now);
             let sends: Vec<_> = std::iter::from_fn(|| core.poll_send()).collect();
+            let datagrams = take_datagrams(&mut core, now);
             let actions: Vec<_> = std::iter::from_fn(|| core.poll_action()).collect();
             let mut records = Vec::new();
             core.poll_uplink(|at, stream, bytes| {
@@ -101,13 +116,19 @@ impl World {
             }
             let is_over = core.poll_timeout().is_none_or(|due| due > now.time);
             self.shards[shard].core = Some(core);
-            let is_idle = sends.is_empty() && actions.is_empty() && records.is_empty();
+            let is_idle = sends.is_empty()
+                && datagrams.is_empty()
+                && actions.is_empty()
+                && records.is_empty();
             self.check_forwarded(shard, &records)?;
             for (at, stream, bytes) in records {
                 self.shard_link_write(shard, at, stream, bytes)?;
             }
             for (id, buffer) in sends {
                 self.shard_send(shard, id, buffer)?;
+            }
+            for (to, bytes) in datagrams {
+                self.shard_sends_datagram(shard, to, &bytes)?;
             }
             for action in actions {
                 self.act(shard, action)?;
@@ -142,14 +163,16 @@ impl World {
             return Ok(());
         };
         let conns = host.conns().len();
+        let (connections, sessions) = (core.connections(), core.sessions());
+        let over_datagrams = connections.checked_sub(conns);
         check(
-            core.connections() == conns && core.sessions() <= conns,
+            over_datagrams.is_some_and(|count| count <= CONNECTIONS_MAX as usize)
+                && sessions <= connections,
             Rule::Bounded,
             || {
                 format!(
-                    "a shard keeps {} connections and {} sessions, {conns} are open",
-                    core.connections(),
-                    core.sessions()
+                    "a shard keeps {connections} connections and {sessions} sessions, \
+                     {conns} are open"
                 )
             },
         )

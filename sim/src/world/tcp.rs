@@ -177,7 +177,7 @@ impl World {
         }
     }
 
-    fn is_stalled_for_ever(&self) -> bool {
+    pub(super) fn is_stalled_for_ever(&self) -> bool {
         self.plant == Some(Plant::StallForever) && self.now >= self.plan.heal_at
     }
 

@@ -24,7 +24,7 @@ use crate::plan::map::MapPlan;
 use crate::plant::Plant;
 use crate::random::Random;
 use crate::rule::{Rule, Step, Violation, check};
-use crate::view::View;
+use crate::view::{Order, View};
 use crate::walker::Walker;
 
 /// The group whose game is a map.
@@ -78,7 +78,13 @@ impl World {
             return;
         };
         let lanes = [Lane::Reliable, Lane::Unreliable, Lane::Sequenced];
-        let lane = lanes[self.random.index(lanes.len())];
+        let drawn = lanes[self.random.index(lanes.len())];
+        // Datagrams keep no order between lanes, nor in the unreliable one, and the map takes
+        // each move for the latest.
+        let lane = match self.clients[client].flow {
+            Some(_) => Lane::Reliable,
+            None => drawn,
+        };
         let after_us = self.random.between(1, 2_000 * map.step_ms);
         let host = &mut self.clients[client];
         if let Some(side) = &mut host.map {
@@ -211,6 +217,10 @@ impl World {
             return Err(garbled());
         };
         let view = side.view.as_mut();
+        let order = match host.flow {
+            Some(_) => Order::EachLane,
+            None => Order::All,
+        };
         match (header.kind, header.lane, header.message) {
             (MessageKind::Reply, _, ENTER) => {
                 let entry = Entry::decode(payload).map_err(|_| garbled())?;
@@ -219,7 +229,7 @@ impl World {
                 let boot = self
                     .truth
                     .map_of(session.ok_or_else(garbled)?, entry.tick)?;
-                let mut view = View::new(boot, attempt.into(), entry.id, entry.tick);
+                let mut view = View::new(boot, attempt.into(), entry.id, entry.tick, order);
                 if let Some(earlier) = side.view.take() {
                     self.reentries += 1;
                     if self.plant == Some(Plant::KeepView) {
@@ -242,6 +252,12 @@ impl World {
                 self.enters += changes.enters().count() as u64;
                 view.ok_or_else(garbled)?
                     .changes(plan, &self.truth, &changes)
+            }
+            // One that was sent after the answer has overtaken it.
+            (MessageKind::Message, Lane::Sequenced, POSITIONS)
+                if view.is_none() && order == Order::EachLane =>
+            {
+                Ok(())
             }
             (MessageKind::Message, Lane::Sequenced, POSITIONS) => {
                 let positions = Positions::decode(payload).map_err(|_| garbled())?;

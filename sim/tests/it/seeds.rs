@@ -56,4 +56,11 @@ fn a_run_is_not_empty() {
     let reentries: u64 = reports.iter().map(|report| report.reentries).sum();
     assert!(enters > 20 * 20, "{enters} came into view in 20 runs");
     assert!(reentries > 0, "no map was restarted under its walkers");
+    let over_datagrams: u64 = reports.iter().map(|report| report.datagram_logins).sum();
+    let migrations: u64 = reports.iter().map(|report| report.migrations).sum();
+    assert!(
+        over_datagrams > 100,
+        "{over_datagrams} logins over datagrams"
+    );
+    assert!(migrations > 0, "nobody over datagrams has moved");
 }

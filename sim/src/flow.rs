@@ -140,10 +140,12 @@ impl Flow {
         self.sealed.note_frame(frame(datagram))
     }
 
-    /// Something reaches the client: whether the very same sealed datagram has come before.
-    pub fn note_arrived(&mut self, datagram: &[u8]) -> bool {
+    /// Something reaches the client: whether the very same sealed datagram has come before, when
+    /// the client had its keys.
+    pub fn note_arrived(&mut self, datagram: &[u8], has_keys: bool) -> bool {
         self.has_heard = true;
-        datagram.first() != Some(&SETUP) && !self.arrived.insert(trace::hash(datagram))
+        let is_sealed = datagram.first() != Some(&SETUP) && has_keys;
+        is_sealed && !self.arrived.insert(trace::hash(datagram))
     }
 }
 

@@ -135,6 +135,11 @@ impl Truth {
         Ok(())
     }
 
+    /// The map that a session entered last.
+    pub fn entered(&self, session: SessionId) -> Option<Boot> {
+        self.entered.get(&session).copied()
+    }
+
     /// The map that a session is on which was told that it was let in after this tick.
     pub fn map_of(&self, session: SessionId, tick: u32) -> Result<Boot, Violation> {
         let wrong = || Violation::new(Rule::RepliesMatch, "a map let somebody in that never came");

@@ -61,10 +61,15 @@ impl World {
             return Ok(());
         };
         let is_first_here = !flow.has_heard && flow.addresses.len() > 1;
-        let came_before = flow.note_arrived(&bytes);
+        let host = &mut self.clients[client];
+        // What comes before the keys stand cannot be taken, and may be later.
+        let has_keys = host
+            .core
+            .as_ref()
+            .is_some_and(|core| core.parameters().is_some());
+        let came_before = flow.note_arrived(&bytes, has_keys);
         self.datagrams.migrations += u64::from(is_first_here);
         let is_setup = bytes.first() == Some(&SETUP);
-        let host = &mut self.clients[client];
         let now = host.clock.now(self.now).time;
         let mut told = Vec::new();
         if let Some(core) = &mut host.core {

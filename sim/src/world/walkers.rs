@@ -217,6 +217,8 @@ impl World {
             return Err(garbled());
         };
         let view = side.view.as_mut();
+        let session = self.book.attempts[attempt as usize].session;
+        let entered = session.and_then(|session| self.truth.entered(session));
         let order = match host.flow {
             Some(_) => Order::EachLane,
             None => Order::All,
@@ -225,7 +227,6 @@ impl World {
             (MessageKind::Reply, _, ENTER) => {
                 let entry = Entry::decode(payload).map_err(|_| garbled())?;
                 check_entry(plan, &entry)?;
-                let session = self.book.attempts[attempt as usize].session;
                 let boot = self
                     .truth
                     .map_of(session.ok_or_else(garbled)?, entry.tick)?;
@@ -253,9 +254,9 @@ impl World {
                 view.ok_or_else(garbled)?
                     .changes(plan, &self.truth, &changes)
             }
-            // One that was sent after the answer has overtaken it.
+            // One that was sent after the answer of a map has overtaken it.
             (MessageKind::Message, Lane::Sequenced, POSITIONS)
-                if view.is_none() && order == Order::EachLane =>
+                if order == Order::EachLane && view.as_ref().map(|view| view.boot) != entered =>
             {
                 Ok(())
             }

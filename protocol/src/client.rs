@@ -16,6 +16,7 @@
 //!
 //! Invariant: an event is given to the caller once, in the order of the wire.
 
+pub mod comeback;
 mod datagrams;
 mod tickets;
 mod wire;
@@ -44,6 +45,10 @@ pub const LOGIN_METHOD_TOKEN: u8 = 1;
 /// Bytes that `poll_transmit` hands out at once, about: a replay of a whole
 /// outbox leaves in pieces.
 const TRANSMIT_BYTES: usize = 65_536;
+
+/// Bytes that wait to be sent from which on no message of an unreliable lane is taken: no outbox
+/// bounds those. Above `TRANSMIT_BYTES`, so that a replay does not keep them all out.
+const UNSENT_BYTES_MAX: usize = 2 * TRANSMIT_BYTES;
 
 /// What a client needs to log in.
 #[derive(Clone, Debug)]
@@ -118,6 +123,9 @@ pub enum SendError {
     /// The outbox of the group is full.
     #[error("the outbox of the group is full")]
     OutboxFull,
+    /// On an unreliable lane: the connection takes less than is sent.
+    #[error("what was sent before waits to leave")]
+    Busy,
     /// Above `PAYLOAD_BYTES_MAX`.
     #[error("the payload is larger than a frame holds")]
     TooLarge,
@@ -155,6 +163,8 @@ pub struct Client {
     next_request: u32,
     session: SessionId,
     tickets: Tickets,
+    /// What the gateway asked for when it closed.
+    retry_after_ms: u32,
     /// How the connection was set up, where it is one of datagrams.
     setup: Option<Box<Setup>>,
 }
@@ -190,6 +200,7 @@ impl Client {
             next_request: 1,
             session: SessionId(0),
             tickets: Tickets::default(),
+            retry_after_ms: 0,
             setup: None,
         })
     }
@@ -212,6 +223,7 @@ impl Client {
         self.heard_at = now;
         self.sent_at = now;
         self.pinged_at = None;
+        self.retry_after_ms = 0;
         Ok(())
     }
 
@@ -229,6 +241,12 @@ impl Client {
     /// Whether the connection is over.
     pub fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed)
+    }
+
+    /// How long, ms, the gateway that closed the connection wants this client to wait before the
+    /// next one; 0 if it said nothing of it.
+    pub fn retry_after_ms(&self) -> u32 {
+        self.retry_after_ms
     }
 
     /// What the gateway told in WELCOME.
@@ -271,7 +289,7 @@ impl Client {
     ///
     /// # Errors
     /// `SendError`; nothing was taken. On the unreliable lanes also `NotUp`
-    /// while the group is down, since nothing would keep the message.
+    /// while the group is down, since nothing would keep the message, and `Busy`.
     pub fn send(
         &mut self,
         now: Time,
@@ -292,6 +310,9 @@ impl Client {
         };
         if !stream.is_open() {
             return Err(SendError::NotUp);
+        }
+        if connection.waiting_bytes(self.out.len()) >= UNSENT_BYTES_MAX {
+            return Err(SendError::Busy);
         }
         let number = if lane == Lane::Sequenced {
             stream.next_sequenced()
@@ -545,7 +566,14 @@ impl Client {
                     Err(bad)
                 }
             }
-            Body::Close { reason, .. } => Err(Closed::ByGateway(CloseReason::from_code(reason))),
+            Body::Close {
+                reason,
+                retry_after_ms,
+                ..
+            } => {
+                self.retry_after_ms = retry_after_ms;
+                Err(Closed::ByGateway(CloseReason::from_code(reason)))
+            }
             Body::Ping { stamp } => {
                 if let State::Login(connection) | State::Up(connection) = &mut self.state {
                     connection.seal(now, 0, &mut self.out, |out| {

@@ -252,6 +252,30 @@ fn a_new_incarnation_gets_what_was_not_acknowledged() {
 }
 
 #[test]
+fn unreliable_messages_are_refused_where_they_do_not_leave() {
+    let mut world = World::up();
+    let now = world.now;
+    let send = |world: &mut World| {
+        let (shared, client) = (&mut world.shared, &mut world.client);
+        client.send(
+            now,
+            Lane::Unreliable,
+            GROUP,
+            MessageId(1),
+            &[7; 200],
+            shared,
+        )
+    };
+    let taken = (0..1_000).take_while(|_| send(&mut world).is_ok()).count();
+    assert_eq!(taken, UNSENT_BYTES_MAX.div_ceil(200 + 46));
+    assert_eq!(send(&mut world), Err(SendError::Busy));
+    // The reliable lane has its outbox.
+    world.request(b"taken");
+    world.run();
+    assert_eq!(send(&mut world), Ok(()));
+}
+
+#[test]
 fn a_silent_client_sends_ping_and_measures() {
     let mut world = World::up();
     let at = world.client.poll_timeout().unwrap();
@@ -544,6 +568,7 @@ fn refused_logins_have_their_reason() {
     world.gateway.seal(world.now, 0, &close);
     world.run();
     world.assert_closed(Closed::ByGateway(None));
+    assert_eq!(world.client.retry_after_ms(), 5);
 }
 
 /// What a broken gateway sends, and why the client closes.

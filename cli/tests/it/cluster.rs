@@ -269,14 +269,13 @@ impl Cluster {
 
     /// A good token of an account, for one login.
     pub fn token(&self, account: &str) -> String {
-        let issued_unix_ms = unix_ms();
-        self.issue(&Claims {
-            audience: AUDIENCE.to_owned(),
-            account: account.to_owned(),
-            id: URL_SAFE_NO_PAD.encode(random32()),
-            issued_unix_ms,
-            expires_unix_ms: issued_unix_ms + 30_000,
-        })
+        token(&self.token_secret, account)
+    }
+
+    /// Good tokens of an account, as many as are asked for.
+    pub fn token_source(&self, account: &str) -> impl FnMut() -> String + Send + 'static {
+        let (secret, account) = (self.token_secret, account.to_owned());
+        move || token(&secret, &account)
     }
 
     /// A token with these claims.
@@ -308,6 +307,19 @@ impl Cluster {
         fs::write(self.path().join("gateway-2.toml"), config).expect("a file");
         Process::new(self.path(), "gateway", "gateway-2", &[])
     }
+}
+
+/// A good token of an account.
+fn token(secret: &[u8; 64], account: &str) -> String {
+    let issued_unix_ms = unix_ms();
+    let claims = Claims {
+        audience: AUDIENCE.to_owned(),
+        account: account.to_owned(),
+        id: URL_SAFE_NO_PAD.encode(random32()),
+        issued_unix_ms,
+        expires_unix_ms: issued_unix_ms + 30_000,
+    };
+    issue(secret, &claims).expect("a token")
 }
 
 /// Makes a key with the binary, as an operator would; returns the public half.

@@ -15,14 +15,16 @@ use crate::cluster::player::Player;
 use crate::{run, sallyport};
 
 /// A proxy of this test; killed with it.
-struct Proxy {
+pub struct Proxy {
     child: Child,
     out: BufReader<ChildStdout>,
-    address: SocketAddr,
+    /// Where it listens.
+    pub address: SocketAddr,
 }
 
 impl Proxy {
-    fn start(target: SocketAddr, arguments: &[&str]) -> Self {
+    /// Starts one before `target`.
+    pub fn start(target: SocketAddr, arguments: &[&str]) -> Self {
         let target = target.to_string();
         let arguments: Vec<&str> = ["impair", &target]
             .into_iter()

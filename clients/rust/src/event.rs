@@ -1,0 +1,52 @@
+//! What a client tells its game.
+
+use std::time::Duration;
+
+use protocol::body::Lane;
+use protocol::ids::{GroupId, MessageId, SessionId};
+
+use crate::Error;
+
+/// A message of the game.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Which backend sent it.
+    pub group: GroupId,
+    /// How it came.
+    pub lane: Lane,
+    /// The game's own.
+    pub id: MessageId,
+    /// The request that it answers, where it is a reply that more follow; the last one is what
+    /// [`Reply`](crate::Reply) gives.
+    pub request: Option<u32>,
+    /// The game's own.
+    pub payload: Vec<u8>,
+}
+
+/// What happened, in order.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A message of the game.
+    Message(Message),
+    /// The backend of this group is there: its reliable messages flow.
+    GroupUp(GroupId),
+    /// It is away, as the gateway says to who sends something there. Reliable messages wait in
+    /// the outbox; the others are refused.
+    GroupDown(GroupId),
+    /// The connection is lost, or an attempt to come back was in vain.
+    Reconnecting {
+        /// The attempt that comes next, from 1.
+        attempt: u32,
+        /// Until then.
+        wait: Duration,
+        /// What went wrong.
+        why: Error,
+    },
+    /// Back in the session, with all that waited. `GroupUp` follows for each group.
+    Resumed(SessionId),
+    /// Back, but in another session: the backends know nothing of the last one, and what waited
+    /// in the outboxes is lost.
+    NewSession(SessionId),
+    /// It is over; nothing follows.
+    Closed(Error),
+}

@@ -97,6 +97,12 @@ impl DatagramSide {
         }
     }
 
+    /// How many ids and how many addresses are remembered.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn remembered(&self) -> (usize, usize) {
+        (self.cids.len(), self.inits.len())
+    }
+
     fn id(&mut self) -> Option<ConnId> {
         if let Some(id) = self.free.pop() {
             return Some(id);
@@ -224,7 +230,6 @@ impl Shard {
         if matches!(connection.phase, Phase::Hello) {
             connection.phase = Phase::Login;
             datagrams.accept = Vec::new();
-            datagrams.end.open_window(LOGIN_FRAME_BYTES_MAX);
             self.counters.handshakes.add(1);
         }
         if cid == datagrams.end.cid
@@ -362,11 +367,18 @@ impl Shard {
             return;
         };
         datagrams.end.set_challenge(None);
-        connection.peer = Some(candidate.address);
+        let left = connection.peer.replace(candidate.address);
         self.counters.migrations.add(1);
         let Some(side) = &mut self.datagrams else {
             return;
         };
+        // Whoever comes from there now is somebody else. Later nobody would know that it is
+        // remembered: a client that moves before login could leave one behind each time.
+        if let Some(left) = left
+            && side.inits.get(&left) == Some(&id)
+        {
+            side.inits.remove(&left);
+        }
         // Not while the client has not taken up the last one: it might use any of three.
         if datagrams.old_cid.is_none() {
             let cid = Cid::new(self.config.shard.0 as u8, self.random.next_u64());

@@ -207,6 +207,17 @@ impl Arq {
         self.log.len() - self.log_start
     }
 
+    /// Bytes of the peer that are kept: what came early, and a message whose end has not come.
+    pub fn held_bytes(&self) -> usize {
+        let early = self.early.iter().flatten();
+        early.map(|(_, bytes)| bytes.len()).sum::<usize>() + self.partial.len()
+    }
+
+    /// Places for segments that came early; less than the receive window.
+    pub fn held_segments(&self) -> usize {
+        self.early.len()
+    }
+
     /// The smoothed round trip, µs; 0 while none is known.
     pub fn round_trip_us(&self) -> u64 {
         self.round_trip.smoothed
@@ -241,6 +252,17 @@ impl Arq {
     /// Whether `write` would append a segment.
     pub fn can_write(&self) -> bool {
         self.under_way < self.window && (self.lost > 0 || self.has_unsent())
+    }
+
+    /// Bytes of the chunk that `write` would append first.
+    pub fn next_bytes(&self) -> Option<usize> {
+        let mut under_way = self.segments.iter().take(self.sent as usize);
+        let next = match self.lost {
+            0 => self.segments.get(self.sent as usize),
+            _ => under_way.find(|segment| segment.state == State::Waiting),
+        };
+        next.filter(|_| self.can_write())
+            .map(|segment| DATA_HEAD_BYTES + usize::from(segment.bytes))
     }
 
     fn has_unsent(&self) -> bool {

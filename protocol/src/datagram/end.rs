@@ -111,6 +111,16 @@ impl End {
         self.arq.queued_bytes() + self.direct.len() - self.direct_start
     }
 
+    /// See [`Arq::held_bytes`].
+    pub fn held_bytes(&self) -> usize {
+        self.arq.held_bytes()
+    }
+
+    /// See [`Arq::held_segments`].
+    pub fn held_segments(&self) -> usize {
+        self.arq.held_segments()
+    }
+
     /// The smoothed round trip, µs; 0 while none is known.
     pub fn round_trip_us(&self) -> u64 {
         self.arq.round_trip_us()
@@ -217,13 +227,31 @@ impl End {
             || self.response.is_some()
     }
 
+    /// Whether something that waits fits into so many bytes of chunks, of which there are enough
+    /// for each of the short ones.
+    fn has_for(&self, now: Time, chunks_bytes_max: usize) -> bool {
+        let direct = first_chunk(&self.direct[self.direct_start..]);
+        self.challenge.is_some()
+            || self.response.is_some()
+            || self.arq.is_ack_due(now)
+            || direct.is_some_and(|bytes| bytes <= chunks_bytes_max)
+            || self
+                .arq
+                .next_bytes()
+                .is_some_and(|bytes| bytes <= chunks_bytes_max)
+    }
+
     /// Appends the next datagram, of at most `bytes_max` bytes, to `out`, if there is one to
-    /// send; also where there is nothing but a challenge.
+    /// send; also where there is nothing but a challenge. Where nothing of what waits fits there
+    /// is none: an empty one is no datagram, and the peer would drop it.
     pub fn write(&mut self, now: Time, bytes_max: usize, out: &mut Vec<u8>) -> bool {
-        if bytes_max < DATAGRAM_BYTES_MIN || !(self.can_write(now) || self.challenge.is_some()) {
+        if bytes_max < DATAGRAM_BYTES_MIN {
             return false;
         }
         let chunks_bytes_max = bytes_max.min(DATAGRAM_BYTES_MAX) - ENVELOPE_BYTES;
+        if !self.has_for(now, chunks_bytes_max) {
+            return false;
+        }
         out.extend_from_slice(&self.cid.0.to_le_bytes());
         let Self {
             sealer,

@@ -172,3 +172,21 @@ fn a_broken_datagram_is_dropped_with_its_reason_and_moves_nothing() {
     assert_eq!(split(&mut [0xff; 100]), None);
     assert_eq!(split(&mut [0; DATAGRAM_BYTES_MAX + 1]), None);
 }
+
+#[test]
+fn a_datagram_that_would_be_empty_is_none() {
+    for lane in [Lane::Unreliable, Lane::Reliable] {
+        let [mut client, mut gateway] = ends();
+        let now = Time(0);
+        client.push(0, &[&message(lane, &[9; 900])]);
+        let mut out = Vec::new();
+        assert!(!client.write(now, 640, &mut out), "it does not fit");
+        assert!(out.is_empty());
+        assert_eq!(
+            carry(&mut client, &mut gateway, now).map(|bodies| bodies.len()),
+            Some(1)
+        );
+        // No sequence was used up by the one that was not written.
+        assert_eq!((gateway.expected(), gateway.missing()), (1, 0));
+    }
+}

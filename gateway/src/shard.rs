@@ -20,6 +20,8 @@ mod backend_side;
 mod client_side;
 mod connection;
 mod datagrams;
+#[cfg(any(test, feature = "testing"))]
+mod footprint;
 mod front;
 mod resume;
 mod session;
@@ -51,6 +53,8 @@ use crate::front::FrontConfig;
 use connection::{Connection, Phase};
 pub use datagrams::DatagramConfig;
 use datagrams::DatagramSide;
+#[cfg(any(test, feature = "testing"))]
+pub use footprint::Footprint;
 use resume::Parking;
 use uplinks::Uplink;
 use wheel::Wheel;

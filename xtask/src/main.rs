@@ -1,5 +1,5 @@
 //! Tasks that people do by hand more than once: what is generated and checked
-//! in, running a command as if io_uring were forbidden, and comparing engines.
+//! in, running a command as if io_uring were forbidden, comparing engines, and fuzzing.
 //!
 //! Invariant: each generated file is a function of the sources alone, so that
 //! `--check` can tell whether it is current.
@@ -9,6 +9,7 @@
 mod artifact;
 mod bench_engines;
 mod control;
+mod fuzz;
 mod reasons;
 mod vectors;
 mod without_uring;
@@ -45,6 +46,8 @@ enum Task {
     /// Compare the CPU of a round trip through the gateway, on each engine, with
     /// bare echo servers under the same load.
     BenchEngines(bench_engines::BenchEngines),
+    /// Look for inputs that break something, with libFuzzer or (--stable) without.
+    Fuzz(fuzz::Fuzz),
     /// Say whether io_uring can be used here.
     #[command(hide = true)]
     ProbeIoUring,
@@ -74,6 +77,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Docs(Check { check }) => ("docs", check, reasons::artifacts()?),
         Task::WithoutIoUring { command } => return without_uring::run(&command),
         Task::BenchEngines(args) => return bench_engines::run(&args),
+        Task::Fuzz(args) => return fuzz::run(&args),
         Task::ProbeIoUring => {
             println!("{}", without_uring::probe());
             return Ok(ExitCode::SUCCESS);

@@ -2,4 +2,5 @@
 
 mod current;
 mod duplicates;
+mod fuzz;
 mod without_uring;

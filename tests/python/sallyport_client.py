@@ -253,7 +253,11 @@ class Connection:
             return
         body = self.opener.open(frame)
         age = self.peer_clock.judge(frame.timestamp, now_ms)
-        fields = wire.decode_body(body, bool(frame.flags & wire.COMPRESSED))
+        self.handle_opened(body, bool(frame.flags & wire.COMPRESSED), age, now_ms)
+
+    def handle_opened(self, body, compressed, age, now_ms):
+        """A body that has verified."""
+        fields = wire.decode_body(body, compressed)
         kind = fields["kind"]
         if age != wire.FRESH and fields.get("lane", wire.RELIABLE) != wire.RELIABLE:
             self.untimely += 1

@@ -16,12 +16,18 @@ import warnings
 from cryptography.exceptions import InvalidSignature
 from noise.connection import Keypair, NoiseConnection
 
+import sallyport_datagrams as dg
 import sallyport_wire as wire
 
 DIRECTORY = pathlib.Path(
     os.environ.get("SALLYPORT_VECTORS", pathlib.Path(__file__).parents[2] / "docs" / "vectors")
 )
-SECTIONS = {"handshake", "resume", "frames", "rekey", "token", "bad", "websocket"}
+SECTIONS = {"handshake", "resume", "frames", "rekey", "token", "bad", "websocket"} | {
+    "setup",
+    "bad_setup",
+    "datagrams",
+    "bad_datagrams",
+}
 BYTE_FIELDS = {"channel", "device", "credential", "text", "payload"}
 
 
@@ -200,6 +206,67 @@ class Vectors(unittest.TestCase):
                 opener = wire.Opener(key, v["expected_sequence"], v.get("key_phase", 0))
                 with self.assertRaises(wire.Refused) as caught:
                     receive(bytes.fromhex(v["frame"]), opener)
+                self.assertEqual(caught.exception.reason, v["reason"])
+
+    def test_setup_datagrams(self):
+        names = {1: ("cookie", "frame"), 2: ("cookie",), 3: ("connection_id", "frame"), 4: ("frame",)}
+        for label, v in self.section("setup"):
+            with self.subTest(label):
+                nonce = bytes.fromhex(v["nonce"])
+                rest = b"".join(bytes.fromhex(v[name]) for name in names[v["type"]])
+                datagram = dg.encode_setup(v["type"], nonce, rest)
+                self.assertEqual(datagram.hex(), v["datagram"])
+                kind, again, behind = dg.decode_setup(datagram)
+                self.assertEqual((kind, again), (v["type"], nonce))
+                self.assertTrue(behind.startswith(rest))
+                if "frame" in v:
+                    wire.decode_frame(bytes.fromhex(v["frame"]), 512, handshake=True)
+
+    def test_bad_setup_datagrams(self):
+        for label, v in self.section("bad_setup"):
+            with self.subTest(label):
+                self.assertIsNone(dg.decode_setup(bytes.fromhex(v["datagram"])))
+
+    def chunks(self, v):
+        chunks = []
+        for fields in v["chunks"]:
+            data = {"data": bytes.fromhex(fields["data"])} if "data" in fields else {}
+            chunks.append(fields | data)
+        return chunks
+
+    def test_datagrams_open(self):
+        for label, v in self.section("datagrams"):
+            with self.subTest(label):
+                cid, frame = dg.decode_datagram(bytes.fromhex(v["datagram"]))
+                self.assertEqual(cid.hex(), v["connection_id"])
+                opener = dg.DatagramOpener(bytes.fromhex(v["key"]))
+                opener.phase, opener.next = v["key_phase"], v["sequence"]
+                body, newest = opener.open(frame)
+                self.assertTrue(newest)
+                self.assertEqual(body.hex(), v["body"])
+                self.assertEqual(dg.decode_chunks(body), self.chunks(v))
+                self.assertEqual(frame.timestamp, v["timestamp"])
+
+    def test_datagrams_seal(self):
+        for label, v in self.section("datagrams"):
+            with self.subTest(label):
+                body = b"".join(dg.encode_chunk(fields) for fields in self.chunks(v))
+                self.assertEqual(body.hex(), v["body"])
+                key = bytes.fromhex(v["key"])
+                sealer = wire.Sealer(key, sequence=v["sequence"], key_phase=v["key_phase"])
+                frame = sealer.seal(body, v["timestamp"])
+                self.assertEqual(v["connection_id"] + frame.hex(), v["datagram"])
+
+    def test_bad_datagrams_are_refused_for_the_right_reason(self):
+        for label, v in self.section("bad_datagrams"):
+            with self.subTest(label):
+                opener = dg.DatagramOpener(bytes.fromhex(v["key"]))
+                opener.phase, opener.seen = v["key_phase"], set(v["opened"])
+                opener.next = max(v["opened"]) + 1
+                with self.assertRaises(wire.Refused) as caught:
+                    _, frame = dg.decode_datagram(bytes.fromhex(v["datagram"]))
+                    body, _ = opener.open(frame)
+                    dg.decode_chunks(body)
                 self.assertEqual(caught.exception.reason, v["reason"])
 
 

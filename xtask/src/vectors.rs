@@ -6,6 +6,7 @@
 //! here by hand.
 
 mod bad;
+mod datagrams;
 mod good;
 mod seal;
 mod websocket;
@@ -146,7 +147,7 @@ struct BadFile {
     bad: Vec<bad::Bad>,
 }
 
-/// The five files.
+/// The files.
 pub fn artifacts() -> anyhow::Result<Vec<Artifact>> {
     let (handshake, keys) = handshake()?;
     let (token, token_text) = token()?;
@@ -189,6 +190,10 @@ pub fn artifacts() -> anyhow::Result<Vec<Artifact>> {
             "docs/vectors/websocket.json",
             &websocket::file(&handshake_frames)?,
         )?,
+        file(
+            "docs/vectors/datagrams.json",
+            &datagrams::file(&bytes(&handshake_frames[0])?, &bytes(&handshake_frames[1])?)?,
+        )?,
     ])
 }
 
@@ -204,6 +209,16 @@ fn rising(first: u8) -> [u8; 32] {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn bytes(hex: &str) -> anyhow::Result<Vec<u8>> {
+    (0..hex.len())
+        .step_by(2)
+        .map(|at| {
+            let byte = hex.get(at..at + 2).context("half a byte")?;
+            Ok(u8::from_str_radix(byte, 16)?)
+        })
+        .collect()
 }
 
 fn closed(reason: CloseReason) -> anyhow::Error {

@@ -1,10 +1,9 @@
 //! A frame in its WebSocket message, in both directions, and the answer to a key.
 
-use anyhow::Context;
 use protocol::websocket::{Opcode, accept, write_header, write_masked};
 use serde::Serialize;
 
-use super::hex;
+use super::{bytes, hex};
 
 /// That of RFC 6455 §5.7.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
@@ -58,14 +57,4 @@ pub fn file([hello, welcome]: &[String; 2]) -> anyhow::Result<File> {
             },
         },
     })
-}
-
-fn bytes(hex: &str) -> anyhow::Result<Vec<u8>> {
-    (0..hex.len())
-        .step_by(2)
-        .map(|at| {
-            let byte = hex.get(at..at + 2).context("half a byte")?;
-            Ok(u8::from_str_radix(byte, 16)?)
-        })
-        .collect()
 }

@@ -320,6 +320,11 @@ impl Default for GameCounters {
                 "Times that both ends of a stream agreed anew.",
             ),
             plain(
+                "sallyport_game_qualities_total",
+                Counter,
+                "Times that a gateway told how good a client's connection is.",
+            ),
+            plain(
                 "sallyport_game_players",
                 Gauge,
                 "Players on the map, in a game that has one.",
@@ -417,6 +422,7 @@ impl GameCounters {
             stub.sent,
             stub.records,
             stub.syncs,
+            stub.qualities,
             game.players,
             game.ticks,
             game.ticks_skipped,

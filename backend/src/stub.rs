@@ -96,6 +96,8 @@ pub struct StubCounts {
     pub records: u64,
     /// SYNCs of clients that were taken.
     pub syncs: u64,
+    /// QUALITYs of sessions that were taken.
+    pub qualities: u64,
     /// Dropped records and messages, in the order of `DropReason::ALL`.
     pub drops: [u64; DropReason::ALL.len()],
     /// Sessions ended by this side, in the order of `CloseReason::ALL`.
@@ -113,6 +115,7 @@ impl Default for StubCounts {
             sent: 0,
             records: 0,
             syncs: 0,
+            qualities: 0,
             drops: [0; DropReason::ALL.len()],
             kicks: [0; CloseReason::ALL.len()],
         }
@@ -240,6 +243,7 @@ impl<G: Game> Stub<G> {
                     self.handle_end(now, session, fence, reason, unix_ms);
                 }
                 Record::Gone => self.handle_gone(now, link, session),
+                Record::Quality(quality) => self.core.take_quality(link, session, quality),
                 Record::Kick { .. } => return Err(LinkFault::Record),
             }
             self.end_those_ending(now);

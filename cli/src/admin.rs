@@ -1,4 +1,5 @@
-//! The admin port of a process: `/metrics`, `/healthz`, `/readyz`, `/stats`.
+//! The admin port of a process: `/metrics`, `/healthz`, `/readyz`, `/stats`, and a gateway's
+//! `/sessions`.
 //!
 //! Owns the HTTP server, its thread (`admin`) and who may ask. Knows no
 //! counter: each role hands in a [`RoleView`]. It deliberately changes nothing
@@ -9,9 +10,11 @@
 mod bounded;
 pub mod metrics;
 mod process;
+pub mod sessions;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -19,11 +22,12 @@ use std::sync::Arc;
 use std::thread;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use gateway::drive::Finder;
 use serde_json::{Map, Value, json};
 
 use crate::config::AdminConfig;
@@ -45,6 +49,8 @@ pub struct RoleView {
     pub stats: AddStats,
     /// Why it cannot serve, if so.
     pub not_ready: Box<dyn Fn() -> Option<String> + Send + Sync>,
+    /// Finds sessions, in a role that holds connections.
+    pub finder: Option<Finder>,
 }
 
 /// The roles of this process and who may see them.
@@ -120,6 +126,7 @@ fn router(site: Arc<Site>) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/stats", get(stats))
+        .route("/sessions", get(sessions))
         .layer(middleware::from_fn_with_state(site.clone(), authorize))
         .with_state(site)
 }
@@ -212,6 +219,27 @@ async fn stats(State(site): State<Arc<Site>>) -> axum::Json<Value> {
         roles.insert(role.name.to_owned(), Value::Object(own));
     }
     axum::Json(json!({ "roles": roles }))
+}
+
+async fn sessions(
+    State(site): State<Arc<Site>>,
+    Query(wanted): Query<BTreeMap<String, String>>,
+) -> Response {
+    let Some(finder) = site.roles.iter().find_map(|role| role.finder.as_ref()) else {
+        let why = "no gateway runs in this process: ask the gateways\n";
+        return (StatusCode::NOT_FOUND, why).into_response();
+    };
+    let Some(account) = wanted.get("account") else {
+        let why = "say whose: /sessions?account=NAME\n";
+        return (StatusCode::BAD_REQUEST, why).into_response();
+    };
+    match finder.find(account).await {
+        Ok(found) => {
+            let found: Vec<Value> = found.iter().map(sessions::json).collect();
+            axum::Json(json!({ "sessions": found })).into_response()
+        }
+        Err(busy) => (StatusCode::SERVICE_UNAVAILABLE, format!("{busy}\n")).into_response(),
+    }
 }
 
 impl Site {

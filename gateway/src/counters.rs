@@ -32,6 +32,44 @@ impl Counter {
     }
 }
 
+/// Upper bounds of the buckets of [`RoundTrips`], microseconds: from a rack to a satellite.
+/// What is longer is in none.
+pub const ROUND_TRIP_BOUNDS_US: [u32; 12] = [
+    500, 1_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000,
+    5_000_000,
+];
+
+/// How long round trips to clients take, one of each client a heartbeat.
+#[derive(Debug, Default)]
+pub struct RoundTrips {
+    /// By bucket; each counted in one.
+    buckets: [Counter; ROUND_TRIP_BOUNDS_US.len()],
+    count: Counter,
+    sum_us: Counter,
+}
+
+impl RoundTrips {
+    /// Counts one. Only the owning thread may call it.
+    pub fn add(&self, us: u32) {
+        let bucket = ROUND_TRIP_BOUNDS_US.iter().position(|bound| us <= *bound);
+        if let Some(bucket) = bucket {
+            self.buckets[bucket].add(1);
+        }
+        self.count.add(1);
+        self.sum_us.add(u64::from(us));
+    }
+
+    /// How many were up to each bound, how many there were, and their sum, microseconds.
+    pub fn values(&self) -> ([u64; ROUND_TRIP_BOUNDS_US.len()], u64, u64) {
+        let mut below = 0;
+        let cumulated = std::array::from_fn(|bucket| {
+            below += self.buckets[bucket].value();
+            below
+        });
+        (cumulated, self.count.value(), self.sum_us.value())
+    }
+}
+
 macro_rules! counters {
     ($($(#[doc = $doc:literal])* $name:ident: $kind:literal, $metric:literal;)*) => {
         /// All counters of one shard.
@@ -39,6 +77,8 @@ macro_rules! counters {
         pub struct Counters {
             drops: Box<[Counter]>,
             closes: Box<[Counter]>,
+            /// Round trips to clients.
+            pub round_trips: RoundTrips,
             $($(#[doc = $doc])* pub $name: Counter,)*
         }
 
@@ -48,6 +88,7 @@ macro_rules! counters {
                 Self {
                     drops: slots(DropReason::ALL.len()),
                     closes: slots(CloseReason::ALL.len()),
+                    round_trips: RoundTrips::default(),
                     $($name: Counter::default(),)*
                 }
             }
@@ -112,10 +153,6 @@ counters! {
     datagrams_missing: "counter", "sallyport_gateway_datagrams_missing_total";
     /// Segments of the reliable lane that were sent to clients again.
     segments_resent: "counter", "sallyport_gateway_segments_resent_total";
-    /// Smoothed round trips of connections over datagrams, microseconds, added up when they end.
-    round_trip_us: "counter", "sallyport_gateway_round_trip_us_total";
-    /// Connections over datagrams whose round trip was in that sum.
-    round_trips: "counter", "sallyport_gateway_round_trips_total";
     /// Times that a client's datagrams came from another address, which was then asked.
     path_challenges: "counter", "sallyport_gateway_path_challenges_total";
     /// Times that a client's new address answered and became its own.

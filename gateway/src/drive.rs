@@ -4,6 +4,7 @@
 //! the links, and the shard's core. Each shard is one pinned thread with one
 //! blocking point, the reactor, which the engine wakes through its descriptor.
 
+mod looks;
 mod pace;
 mod sockets;
 mod uplinks;
@@ -34,6 +35,8 @@ use crate::engine::epoll::EpollEngine;
 use crate::engine::uring::UringEngine;
 use crate::engine::{self, ClosedBy, ConnId, Engine, EngineConfig, EngineKind, Events};
 use crate::shard::{Action, DatagramConfig, Notice, Shard, ShardConfig};
+use looks::{Ask, Looks};
+pub use looks::{Busy, Finder};
 use pace::Pace;
 use sockets::bind;
 use uplinks::Uplinks;
@@ -131,6 +134,7 @@ pub struct Gateway {
 struct RunningShard {
     counters: Arc<Counters>,
     status: Arc<Status>,
+    ask: Ask,
     thread: JoinHandle<()>,
 }
 
@@ -172,6 +176,7 @@ impl Gateway {
             fill_random(&mut seed).map_err(StartError::Random)?;
             let counters = Arc::new(Counters::default());
             let status = Arc::new(Status::default());
+            let (ask, looks) = looks::channel();
             let setup = Setup {
                 index,
                 core: config.pin.then_some(index as usize),
@@ -199,6 +204,7 @@ impl Gateway {
                 targets: std::iter::once(config.center)
                     .chain(config.instances.iter().copied())
                     .collect(),
+                looks,
             };
             // The engine is made on the thread that uses it; its failure is
             // told through this channel.
@@ -216,6 +222,7 @@ impl Gateway {
             shards.push(RunningShard {
                 counters,
                 status,
+                ask,
                 thread,
             });
             let outcome = result
@@ -261,6 +268,14 @@ impl Gateway {
             .iter()
             .map(|shard| Arc::clone(&shard.counters))
             .collect()
+    }
+
+    /// Finds sessions, for another thread to ask.
+    pub fn finder(&self) -> Finder {
+        Finder {
+            shards: self.shards.iter().map(|shard| shard.ask.clone()).collect(),
+            stop: Arc::clone(&self.stop),
+        }
     }
 
     /// Whether clients can log in on every shard.
@@ -369,6 +384,7 @@ struct Setup {
     engine: EngineConfig,
     identity: Identity,
     targets: Vec<DialTarget>,
+    looks: Looks,
 }
 
 fn run<E: Engine>(setup: Setup, started: &std::sync::mpsc::SyncSender<io::Result<()>>) {
@@ -422,6 +438,7 @@ struct ShardDriver<E: Engine> {
     /// The UDP socket, where there is one, and a second descriptor of what wakes us for it.
     datagrams: Option<(Datagrams, AsyncFd<OwnedFd>)>,
     uplinks: Uplinks,
+    looks: Looks,
     clock: Clock,
     counters: Arc<Counters>,
     status: Arc<Status>,
@@ -486,6 +503,7 @@ impl<E: Engine> ShardDriver<E> {
             wake,
             datagrams,
             uplinks,
+            looks: setup.looks,
             clock,
             counters: setup.counters,
             status: setup.status,
@@ -600,7 +618,8 @@ impl<E: Engine> ShardDriver<E> {
         self.status
             .ready
             .store(self.shard.is_ready(), Ordering::Relaxed);
-        let mut more = self.engine.flush()?;
+        let mut more = self.looks.turn(&self.shard);
+        more |= self.engine.flush()?;
         if let Some((datagrams, _)) = &mut self.datagrams {
             more |= datagrams.is_full() || datagrams.prepare_sleep()?;
         }

@@ -23,6 +23,8 @@ mod datagrams;
 #[cfg(any(test, feature = "testing"))]
 mod footprint;
 mod front;
+pub mod look;
+mod quality;
 mod resume;
 mod session;
 mod uplinks;
@@ -453,20 +455,6 @@ impl Shard {
         } else {
             self.wheel.insert(id, deadline);
         }
-    }
-
-    /// Asks a client that has long been silent for a sign of life.
-    fn ping(&mut self, now: Now, id: ConnId) {
-        let Some(connection) = Self::at(&mut self.connections, id) else {
-            return;
-        };
-        if connection.datagrams.is_none() && connection.out.capacity() == 0 {
-            connection.out = self.buffers.take();
-        }
-        let stamp = now.time.wire_ms();
-        connection.seal(now.time, &Body::Ping { stamp });
-        self.counters.frames_sent.add(1);
-        self.list_for_send(id);
     }
 
     /// Work that is spread over turns.

@@ -5,6 +5,7 @@
 
 use crate::ids::{GroupId, Incarnation, MessageId, SessionId};
 use crate::limits::{LABEL_BYTES_MAX, MESSAGE_HEADER_BYTES_MAX, REASON_TEXT_BYTES_MAX};
+use crate::quality::{Ping, Pong, Report};
 
 const LOGIN: u8 = 1;
 const LOGIN_OK: u8 = 2;
@@ -194,15 +195,9 @@ pub enum Body<'a> {
         text: &'a str,
     },
     /// A sign of life that wants one.
-    Ping {
-        /// Repeated in the PONG.
-        stamp: u32,
-    },
+    Ping(Ping),
     /// The answer.
-    Pong {
-        /// That of the PING.
-        stamp: u32,
-    },
+    Pong(Pong),
     /// Where an end of a stream stands.
     Sync(Sync),
     /// An acknowledgement by itself.
@@ -269,11 +264,20 @@ impl<'a> Body<'a> {
             }
             PING => {
                 r.zero()?;
-                Self::Ping { stamp: r.u32()? }
+                Self::Ping(Ping {
+                    stamp: r.u32()?,
+                    echo: r.u32()?,
+                    held_us: r.u32()?,
+                    report: r.report()?,
+                })
             }
             PONG => {
                 r.zero()?;
-                Self::Pong { stamp: r.u32()? }
+                Self::Pong(Pong {
+                    stamp: r.u32()?,
+                    own: r.u32()?,
+                    report: r.report()?,
+                })
             }
             SYNC => {
                 let flags = r.u8()?;
@@ -344,13 +348,18 @@ impl<'a> Body<'a> {
                 out.extend_from_slice(&retry_after_ms.to_le_bytes());
                 out.extend_from_slice(truncated(text, REASON_TEXT_BYTES_MAX).as_bytes());
             }
-            Self::Ping { stamp } => {
+            Self::Ping(ping) => {
                 out.extend_from_slice(&[PING, 0]);
-                out.extend_from_slice(&stamp.to_le_bytes());
+                for field in [ping.stamp, ping.echo, ping.held_us] {
+                    out.extend_from_slice(&field.to_le_bytes());
+                }
+                encode_report(&ping.report, out);
             }
-            Self::Pong { stamp } => {
+            Self::Pong(pong) => {
                 out.extend_from_slice(&[PONG, 0]);
-                out.extend_from_slice(&stamp.to_le_bytes());
+                out.extend_from_slice(&pong.stamp.to_le_bytes());
+                out.extend_from_slice(&pong.own.to_le_bytes());
+                encode_report(&pong.report, out);
             }
             Self::Sync(sync) => {
                 out.extend_from_slice(&[SYNC, if sync.fresh { SYNC_FRESH } else { 0 }]);
@@ -375,6 +384,13 @@ impl<'a> Body<'a> {
             }
         }
     }
+}
+
+/// Appends a report, as PINGs, PONGs and records of the uplink have it.
+pub(crate) fn encode_report(report: &Report, out: &mut Vec<u8>) {
+    out.extend_from_slice(&report.round_trip_us.to_le_bytes());
+    out.extend_from_slice(&report.jitter_us.to_le_bytes());
+    out.push(report.loss);
 }
 
 fn decode_message(kind: u8, bytes: &[u8]) -> Result<Body<'_>, BadBody> {
@@ -459,6 +475,14 @@ impl<'a> Reader<'a> {
         } else {
             Err(BadBody::Malformed)
         }
+    }
+
+    fn report(&mut self) -> Result<Report, BadBody> {
+        Ok(Report {
+            round_trip_us: self.u32()?,
+            jitter_us: self.u32()?,
+            loss: self.u8()?,
+        })
     }
 
     fn label(&mut self) -> Result<&'a str, BadBody> {

@@ -8,6 +8,7 @@ use crate::limits::{
     CLOCK_DRIFT_PPM_MAX, CLOCK_SETTLE_MS, SEALED_FRAME_BYTES_MIN, TIMESTAMP_AGE_MS_MAX,
     TIMESTAMP_AHEAD_MS_MAX,
 };
+use crate::quality::Jitter;
 use crate::reason::CloseReason;
 use crate::time::Time;
 
@@ -108,6 +109,8 @@ const US_PER_DRIFT_MS: u64 = 1_000_000_000 / CLOCK_DRIFT_PPM_MAX;
 /// - After that, a difference below the origin by more than the bound and the
 ///   drift since then is from the future. A clock that runs faster than drift
 ///   explains gets there sooner or later, and stays there.
+///
+/// How much the difference varies from frame to frame is the connection's jitter.
 #[derive(Clone, Copy, Debug)]
 pub struct ClockOffset {
     /// Local ms − peer ms, wrapping: the origin of all differences.
@@ -117,6 +120,7 @@ pub struct ClockOffset {
     started_at: Time,
     /// Up to when drift has been added to the estimate.
     updated_at: Time,
+    jitter: Jitter,
 }
 
 impl ClockOffset {
@@ -127,11 +131,13 @@ impl ClockOffset {
             estimate: 0,
             started_at: now,
             updated_at: now,
+            jitter: Jitter::new(peer_ms, now),
         }
     }
 
     /// Judges a frame that has verified, and learns from it.
     pub fn judge(&mut self, peer_ms: u32, now: Time) -> Age {
+        self.jitter.arrived(peer_ms, now);
         let difference = now.wire_ms().wrapping_sub(peer_ms).wrapping_sub(self.first) as i32;
         let open_us = now.us_since(self.started_at);
         if open_us < CLOCK_SETTLE_MS * 1_000 && difference < 0 {
@@ -159,6 +165,11 @@ impl ClockOffset {
         } else {
             Age::Fresh
         }
+    }
+
+    /// Jitter of the peer's frames, µs.
+    pub fn jitter_us(&self) -> u32 {
+        self.jitter.us()
     }
 
     /// Local ms − peer ms, wrapping, as estimated now.

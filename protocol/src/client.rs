@@ -34,6 +34,7 @@ use crate::frame::FLAG_COMPRESSED;
 use crate::handshake::{Initiator, Parameters};
 use crate::ids::{GroupId, MessageId, SessionId};
 use crate::limits::{FRAME_BYTES_MAX, GROUPS_MAX, PAYLOAD_BYTES_MAX};
+use crate::quality::{Meter, Quality};
 use crate::reason::CloseReason;
 use crate::reassembly::Reassembly;
 use crate::stream::{Delivery, OutboxLimits, StreamEnd};
@@ -96,8 +97,8 @@ pub enum Event<'a> {
     GroupDown(GroupId),
     /// A message of the game, decompressed.
     Message(MessageHeader, &'a [u8]),
-    /// A PONG came back after this many microseconds.
-    RoundTrip(u64),
+    /// A PONG came back after this many microseconds; `quality` is current.
+    RoundTrip(u32),
     /// The connection is over; nothing follows, unless the session is resumed.
     Closed(Closed),
 }
@@ -156,10 +157,8 @@ pub struct Client {
     out: Vec<u8>,
     started_at: Time,
     heard_at: Time,
-    sent_at: Time,
-    /// When the PING that waits for its PONG was sent.
-    pinged_at: Option<Time>,
-    ping_stamp: u32,
+    /// When the next PING is due.
+    ping_at: Time,
     next_request: u32,
     session: SessionId,
     tickets: Tickets,
@@ -194,9 +193,7 @@ impl Client {
             out,
             started_at: now,
             heard_at: now,
-            sent_at: now,
-            pinged_at: None,
-            ping_stamp: 0,
+            ping_at: now,
             next_request: 1,
             session: SessionId(0),
             tickets: Tickets::default(),
@@ -221,8 +218,6 @@ impl Client {
         self.state = State::Hello(initiator);
         self.started_at = now;
         self.heard_at = now;
-        self.sent_at = now;
-        self.pinged_at = None;
         self.retry_after_ms = 0;
         Ok(())
     }
@@ -254,6 +249,15 @@ impl Client {
         match &self.state {
             State::Login(connection) | State::Up(connection) => Some(&connection.parameters),
             State::Hello(_) | State::Closed => None,
+        }
+    }
+
+    /// How good the connection is, once a PING was answered: the first one leaves after
+    /// login, one more with each heartbeat.
+    pub fn quality(&self) -> Option<Quality> {
+        match &self.state {
+            State::Up(connection) => Some(connection.quality()),
+            _ => None,
         }
     }
 
@@ -339,7 +343,6 @@ impl Client {
             &mut shared.scratch,
             &mut self.out,
         );
-        self.sent_at = now;
         Ok(())
     }
 
@@ -506,7 +509,11 @@ impl Client {
 
     /// The keys stand: LOGIN or ATTACH is the first to use them.
     fn log_in(&mut self, now: Time, wire: Wire, parameters: Parameters) {
-        let mut connection = Connection { wire, parameters };
+        let mut connection = Connection {
+            wire,
+            parameters,
+            meter: Meter::default(),
+        };
         let login = Login {
             method: LOGIN_METHOD_TOKEN,
             client_version: self.config.client_version,
@@ -556,6 +563,7 @@ impl Client {
                 {
                     self.session = session;
                     self.state = State::Up(connection);
+                    self.ping_at = now;
                     events(if is_resume {
                         Event::Resumed(session)
                     } else {
@@ -574,20 +582,17 @@ impl Client {
                 self.retry_after_ms = retry_after_ms;
                 Err(Closed::ByGateway(CloseReason::from_code(reason)))
             }
-            Body::Ping { stamp } => {
+            Body::Ping(ping) => {
                 if let State::Login(connection) | State::Up(connection) = &mut self.state {
-                    connection.seal(now, 0, &mut self.out, |out| {
-                        Body::Pong { stamp }.encode(out)
-                    });
-                    self.sent_at = now;
+                    connection.pong(now, &ping, &mut self.out);
                 }
                 Ok(())
             }
-            Body::Pong { stamp } => {
-                if stamp == self.ping_stamp
-                    && let Some(pinged_at) = self.pinged_at.take()
+            Body::Pong(pong) => {
+                if let State::Login(connection) | State::Up(connection) = &mut self.state
+                    && let Some(us) = connection.meter.handle_pong(now, &pong)
                 {
-                    events(Event::RoundTrip(now.us_since(pinged_at)));
+                    events(Event::RoundTrip(us));
                 }
                 Ok(())
             }
@@ -677,11 +682,8 @@ impl Client {
                 let idle = self
                     .heard_at
                     .after_ms(u64::from(parameters.idle_timeout_ms));
-                let ping = self
-                    .sent_at
-                    .after_ms(u64::from(parameters.heartbeat_interval_ms));
                 let acks = self.streams.iter().filter_map(StreamEnd::ack_deadline);
-                Some(acks.fold(idle.min(ping), Time::min))
+                Some(acks.fold(idle.min(self.ping_at), Time::min))
             }
         }
     }
@@ -709,18 +711,10 @@ impl Client {
                         .after_ms(u64::from(parameters.idle_timeout_ms))
                 {
                     self.close(Closed::ByClient(CloseReason::IdleTimeout), events);
-                } else if now
-                    >= self
-                        .sent_at
-                        .after_ms(u64::from(parameters.heartbeat_interval_ms))
-                {
-                    self.ping_stamp = self.ping_stamp.wrapping_add(1);
-                    let stamp = self.ping_stamp;
-                    connection.seal(now, 0, &mut self.out, |out| {
-                        Body::Ping { stamp }.encode(out)
-                    });
-                    self.pinged_at = Some(now);
-                    self.sent_at = now;
+                } else if now >= self.ping_at {
+                    // Also where enough else was sent for a sign of life: it measures.
+                    connection.ping(now, &mut self.out);
+                    self.ping_at = now.after_ms(u64::from(parameters.heartbeat_interval_ms));
                 }
             }
         }
@@ -736,9 +730,6 @@ impl Client {
             self.transmit_datagram(now, out);
         } else {
             self.transmit_stream(now, shared, out);
-        }
-        if out.len() > before {
-            self.sent_at = now;
         }
         out.len() > before
     }

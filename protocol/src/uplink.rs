@@ -8,6 +8,7 @@ use core::net::{Ipv6Addr, SocketAddr};
 
 use crate::ids::{Fence, SessionId};
 use crate::limits::{ACCOUNT_BYTES_MAX, LABEL_BYTES_MAX, RECORD_BYTES_MAX, UPLINK_STREAMS};
+use crate::quality::{Quality, Report};
 
 /// ALPN of the QUIC connection.
 pub const ALPN: &[u8] = b"sallyport-uplink-1";
@@ -23,6 +24,7 @@ const OPEN: u8 = 2;
 const END: u8 = 3;
 const KICK: u8 = 4;
 const GONE: u8 = 5;
+const QUALITY: u8 = 6;
 
 const OPEN_HAS_ADDRESS: u8 = 1;
 const OPEN_AWAY: u8 = 2;
@@ -93,6 +95,8 @@ pub enum Record<'a> {
     },
     /// Gateway → backend: the session is not here.
     Gone,
+    /// Gateway → backend: how good the client's connection is, when that has changed.
+    Quality(Quality),
 }
 
 /// The data stream, from 1, that carries a session's records.
@@ -138,6 +142,10 @@ pub fn encode(session: SessionId, record: &Record<'_>, out: &mut Vec<u8>) {
             out.extend_from_slice(&reason.to_le_bytes());
         }
         Record::Gone => {}
+        Record::Quality(quality) => {
+            crate::body::encode_report(&quality.ours, out);
+            crate::body::encode_report(&quality.theirs, out);
+        }
     });
 }
 
@@ -158,6 +166,7 @@ const fn kind(record: &Record<'_>) -> u8 {
         Record::End { .. } => END,
         Record::Kick { .. } => KICK,
         Record::Gone => GONE,
+        Record::Quality(_) => QUALITY,
     }
 }
 
@@ -237,6 +246,10 @@ pub fn next<'a>(run: &mut &'a [u8]) -> Result<Option<(SessionId, Record<'a>)>, B
             reason: u16::from_le_bytes(r.take()?),
         },
         GONE => Record::Gone,
+        QUALITY => Record::Quality(Quality {
+            ours: r.report()?,
+            theirs: r.report()?,
+        }),
         _ => return Err(BadRecord),
     };
     if r.0.is_empty() {
@@ -253,6 +266,14 @@ impl<'a> Cursor<'a> {
         let (head, rest) = self.0.split_first_chunk::<N>().ok_or(BadRecord)?;
         self.0 = rest;
         Ok(*head)
+    }
+
+    fn report(&mut self) -> Result<Report, BadRecord> {
+        Ok(Report {
+            round_trip_us: u32::from_le_bytes(self.take()?),
+            jitter_us: u32::from_le_bytes(self.take()?),
+            loss: u8::from_le_bytes(self.take()?),
+        })
     }
 
     fn label(&mut self) -> Result<&'a str, BadRecord> {

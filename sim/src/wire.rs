@@ -12,8 +12,11 @@ use protocol::limits::{FRAME_HEADER_BYTES, TAG_BYTES};
 use crate::rule::{Rule, Step, check};
 use crate::trace;
 
-/// Frame bytes of a PING or PONG: header, kind, 0, stamp, tag.
-const PING_FRAME_BYTES: usize = FRAME_HEADER_BYTES + 6 + TAG_BYTES;
+/// Frame bytes of a PING: header, kind, 0, three stamps and spans, report, tag.
+const PING_FRAME_BYTES: usize = FRAME_HEADER_BYTES + 23 + TAG_BYTES;
+
+/// Frame bytes of a PONG: header, kind, 0, two stamps, report, tag.
+const PONG_FRAME_BYTES: usize = FRAME_HEADER_BYTES + 19 + TAG_BYTES;
 /// Frame bytes of a LOGOUT.
 const LOGOUT_FRAME_BYTES: usize = FRAME_HEADER_BYTES + 1 + TAG_BYTES;
 /// Where the ephemeral public key lies in a HELLO or WELCOME.
@@ -131,7 +134,8 @@ impl Delivered {
                 continue;
             }
             let is_login = !std::mem::replace(&mut self.logged_in, true);
-            if is_login || frame.len() == PING_FRAME_BYTES || frame.len() == LOGOUT_FRAME_BYTES {
+            let local_bytes = [PING_FRAME_BYTES, PONG_FRAME_BYTES, LOGOUT_FRAME_BYTES];
+            if is_login || local_bytes.contains(&frame.len()) {
                 local += 1;
             }
         }

@@ -20,6 +20,7 @@ import sallyport_wire as wire
 
 ACK_AFTER_MESSAGES = 16
 ACK_AFTER_MS = 5_000
+ROUND_TRIP_US_MAX = 60_000_000
 OUTBOX_MESSAGES_MAX = 1_024
 OUTBOX_BYTES_MAX = 256 * 1_024
 
@@ -202,9 +203,14 @@ class Connection:
         self.untimely = 0
         self.input = bytearray()
         self.output = bytearray()
-        self.sent_at_ms = self.heard_at_ms = now_ms
+        self.heard_at_ms = self.ping_at_ms = now_ms
         self.next_request = 1 if lost is None else lost.next_request
-        self.next_stamp = 1
+        # Stamp of the PING that waits for its PONG; the gateway's last stamp, and when it came.
+        self.asked = None
+        self.heard = self.heard_stamp_at = 0
+        # What this end measured, and what the gateway told.
+        self.round_trip_us = 0
+        self.theirs = {}
         self.heartbeats = True
         self.acknowledges = True
         self.answers = True
@@ -267,14 +273,20 @@ class Connection:
 
     def handle_body(self, kind, fields, now_ms):
         if kind == wire.PING:
+            self.hear(fields["stamp"], fields, now_ms)
             if self.answers:
-                self.send({"kind": wire.PONG, "stamp": fields["stamp"]}, now_ms)
+                stamp, own = fields["stamp"], self.stamp(now_ms)
+                self.send({"kind": wire.PONG, "stamp": stamp, "own": own, **self.report()}, now_ms)
         elif kind == wire.LOGIN_OK:
             self.session = fields["session"]
+            self.ping_at_ms = now_ms
         elif kind == wire.CLOSE:
             self.closed = fields
         elif kind == wire.PONG:
-            pass
+            self.hear(fields["own"], fields, now_ms)
+            if fields["stamp"] == self.asked:
+                self.asked = None
+                self.measure((self.stamp(now_ms) - fields["stamp"]) & 0xFFFFFFFF)
         elif self.session is None or kind in (wire.LOGIN, wire.LOGOUT, wire.REQUEST):
             raise wire.Refused("unknown_kind", f"{kind} at this moment")
         elif kind == wire.SYNC:
@@ -310,7 +322,8 @@ class Connection:
         if self.acknowledges:
             for stream in self.streams.values():
                 self.send_all(stream.poll_ack(now_ms), now_ms)
-        if self.heartbeats and now_ms - self.sent_at_ms >= self.welcome.heartbeat_interval_ms:
+        if self.heartbeats and self.session is not None and now_ms >= self.ping_at_ms:
+            self.ping_at_ms = now_ms + self.welcome.heartbeat_interval_ms
             self.ping(now_ms)
 
     def poll_deadline_ms(self):
@@ -318,8 +331,8 @@ class Connection:
         if self.welcome is None or self.closed is not None:
             return None
         deadlines = [self.heard_at_ms + self.welcome.idle_timeout_ms]
-        if self.heartbeats:
-            deadlines.append(self.sent_at_ms + self.welcome.heartbeat_interval_ms)
+        if self.heartbeats and self.session is not None:
+            deadlines.append(self.ping_at_ms)
         if self.acknowledges:
             since = [s.owed_since_ms for s in self.streams.values()]
             deadlines += [ms + ACK_AFTER_MS for ms in since if ms is not None]
@@ -332,7 +345,6 @@ class Connection:
         return data
 
     def seal(self, body, now_ms, compressed=False):
-        self.sent_at_ms = now_ms
         return self.sealer.seal(body, self.timestamp(now_ms), now_ms, compressed)
 
     def send(self, fields, now_ms, compressed=False):
@@ -346,9 +358,30 @@ class Connection:
             self.send(fields, now_ms, compressed)
 
     def ping(self, now_ms):
-        stamp, self.next_stamp = self.next_stamp, self.next_stamp + 1
-        self.send({"kind": wire.PING, "stamp": stamp}, now_ms)
+        self.asked = stamp = self.stamp(now_ms)
+        held_us = (stamp - self.heard_stamp_at) & 0xFFFFFFFF if self.heard else 0
+        fields = {"stamp": stamp, "echo": self.heard, "held_us": held_us, **self.report()}
+        self.send({"kind": wire.PING, **fields}, now_ms)
         return stamp
+
+    # Quality
+
+    @staticmethod
+    def stamp(now_ms):
+        return now_ms * 1_000 & 0xFFFFFFFF or 1
+
+    def report(self):
+        jitter_us = self.peer_clock.jitter_us() if self.peer_clock else 0
+        return {"round_trip_us": self.round_trip_us, "jitter_us": jitter_us, "loss": 0}
+
+    def hear(self, stamp, fields, now_ms):
+        self.heard, self.heard_stamp_at = stamp, self.stamp(now_ms)
+        self.theirs = {name: fields[name] for name in ("round_trip_us", "jitter_us", "loss")}
+
+    def measure(self, us):
+        if us <= ROUND_TRIP_US_MAX:
+            smoothed = (3 * self.round_trip_us + us) // 4 if self.round_trip_us else us
+            self.round_trip_us = max(smoothed, 1)
 
     def login(self, token, now_ms, client_version=1, channel=b"python", device=b"python"):
         fields = {

@@ -50,6 +50,7 @@ INFLATION_MAX = 64
 
 AGE_MS_MAX = 10_000
 AHEAD_MS_MAX = 2_000
+JITTER_STEP_US_MAX = 1_000_000
 SETTLE_MS = 15_000
 MS_PER_DRIFT_MS = 2_000
 FRESH, OLD, FUTURE = "fresh", "old", "future"
@@ -355,8 +356,16 @@ class PeerClock:
     def __init__(self, peer_timestamp, now_ms):
         self.origin, self.estimate = now_ms - peer_timestamp, 0
         self.started_ms = self.drifted_ms = now_ms
+        self.transit_ms, self.jitter = now_ms - peer_timestamp, 0.0
+
+    def jitter_us(self):
+        return int(self.jitter)
 
     def judge(self, timestamp, now_ms):
+        transit_ms = now_ms - timestamp
+        step_us = abs(signed(transit_ms - self.transit_ms)) * 1_000
+        self.transit_ms = transit_ms
+        self.jitter += (min(step_us, JITTER_STEP_US_MAX) - self.jitter) / 16
         difference = signed(now_ms - timestamp - self.origin)
         since_ms = now_ms - self.started_ms
         if since_ms < SETTLE_MS and difference < 0:
@@ -405,8 +414,14 @@ def decompress(data):
 FIXED = {
     LOGIN_OK: (struct.Struct("<xQQ"), ("session", "unix_ms")),
     LOGOUT: (struct.Struct("<"), ()),
-    PING: (struct.Struct("<xI"), ("stamp",)),
-    PONG: (struct.Struct("<xI"), ("stamp",)),
+    PING: (
+        struct.Struct("<xIIIIIB"),
+        ("stamp", "echo", "held_us", "round_trip_us", "jitter_us", "loss"),
+    ),
+    PONG: (
+        struct.Struct("<xIIIIB"),
+        ("stamp", "own", "round_trip_us", "jitter_us", "loss"),
+    ),
     ACK: (struct.Struct("<xHI"), ("group", "ack")),
     GROUP_DOWN: (struct.Struct("<xH"), ("group",)),
     ATTACH: (struct.Struct("<x"), ()),

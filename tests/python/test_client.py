@@ -263,10 +263,23 @@ class Conversation(GatewayCase):
         client = self.connect()
         for _ in range(2):
             stamp = client.ping()
-            pong = client.next_event(lambda f: f["kind"] == wire.PONG)
-            self.assertEqual(pong["stamp"], stamp)
+            client.next_event(lambda f: f["kind"] == wire.PONG and f["stamp"] == stamp)
             if client.connection.session is None:
                 client.login(self.token())
+
+    def test_both_ends_know_how_good_the_connection_is(self):
+        client = self.player()
+        connection = client.connection
+        client.wait(lambda: connection.round_trip_us > 0)
+        # The gateway has measured once it has had a PING after its PONG.
+        client.ping()
+        theirs = client.wait(
+            lambda: connection.theirs["round_trip_us"] > 0 and connection.theirs
+        )
+        self.assertLess(connection.round_trip_us, 10_000_000)
+        self.assertLess(theirs["round_trip_us"], 10_000_000)
+        self.assertLess(theirs["jitter_us"], 1_000_000)
+        self.assertEqual(theirs["loss"], 0)
 
     def test_heartbeats_keep_an_idle_connection(self):
         client = self.player()
@@ -417,7 +430,7 @@ class Logins(GatewayCase):
 
 class BrokenFrames(GatewayCase):
     def body(self):
-        return wire.encode_body({"kind": wire.PING, "stamp": 1})
+        return wire.encode_body({"kind": wire.ACK, "group": 1, "ack": 0})
 
     def spoiled(self, client, at, fix_crc):
         """A good frame with one bit flipped."""

@@ -34,6 +34,7 @@ fn numbers_stand_where_their_names_say() {
     assert_eq!(of("sallyport_center_links_closed_total", "shutdown"), 8);
     let mut stub = StubCounts {
         syncs: 2,
+        qualities: 6,
         ..StubCounts::default()
     };
     stub.drops[DropReason::SequencedStale as usize] = 3;
@@ -47,6 +48,7 @@ fn numbers_stand_where_their_names_say() {
     let of = |name, label| value(game.samples(), name, label);
     assert_eq!(of("sallyport_game_syncs_total", ""), 2);
     assert_eq!(of("sallyport_game_frames_unsent_total", ""), 5);
+    assert_eq!(of("sallyport_game_qualities_total", ""), 6);
     assert_eq!(of("sallyport_game_drops_total", "sequenced_stale"), 3);
     assert_eq!(
         of("sallyport_game_kicks_total", CloseReason::ALL[0].label()),

@@ -6,6 +6,7 @@
 
 use protocol::body::Lane;
 use protocol::ids::{Fence, MessageId, SessionId};
+use protocol::quality::Quality;
 use protocol::reason::CloseReason;
 use protocol::time::{Now, Time};
 use protocol::uplink::ClientAddress;
@@ -210,6 +211,14 @@ impl Context<'_> {
         payload: &[u8],
     ) -> Result<(), SendError> {
         self.core.push(self.now, session, lane, message, payload)
+    }
+
+    /// How good a player's connection is: `ours` is what its gateway measured, `theirs` what
+    /// the client says. `None` while the gateway has told nothing, or where the session is
+    /// not here. It tells what a player would notice, with the client's heartbeats; a client
+    /// can lie about all of it.
+    pub fn quality(&self, session: SessionId) -> Option<Quality> {
+        self.core.sessions.get(&session)?.quality
     }
 
     /// Ends a session. `disconnected` follows after this call of the game.

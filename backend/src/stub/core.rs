@@ -11,6 +11,7 @@ use protocol::body::{Body, Lane, MessageHeader, MessageKind};
 use protocol::control::ToShard;
 use protocol::ids::{Fence, Incarnation, MessageId, SessionId};
 use protocol::limits::{PAYLOAD_BYTES_MAX, REASON_TEXT_BYTES_MAX, UPLINK_STREAMS};
+use protocol::quality::Quality;
 use protocol::reason::{CloseReason, DropReason};
 use protocol::stream::StreamEnd;
 use protocol::time::{Now, Time};
@@ -29,6 +30,8 @@ pub(super) struct Session {
     /// When it ends if no link comes.
     pub(super) grace_until: Option<Time>,
     pub(super) stream: StreamEnd,
+    /// How good its client's connection is, as the gateway told last.
+    pub(super) quality: Option<Quality>,
     /// It stands in `timers` for an acknowledgement.
     pub(super) ack_timed: bool,
     /// It stands in `timers` for the end of its grace.
@@ -98,6 +101,7 @@ impl Core {
             link: Some(link),
             grace_until: None,
             stream,
+            quality: None,
             ack_timed: false,
             grace_timed: false,
             is_ending: false,
@@ -241,6 +245,18 @@ impl Core {
         {
             session.ack_timed = true;
             self.timers.push(Reverse((due, id, Timer::Ack)));
+        }
+    }
+
+    /// The gateway says how good a client's connection is.
+    pub(super) fn take_quality(&mut self, link: LinkId, id: SessionId, quality: Quality) {
+        let session = self.sessions.get_mut(&id);
+        match session.filter(|session| session.link == Some(link)) {
+            Some(session) => {
+                session.quality = Some(quality);
+                self.counts.qualities += 1;
+            }
+            None => self.drop_record(DropReason::SessionGone),
         }
     }
 

@@ -5,6 +5,7 @@ mod histories;
 use protocol::body::Sync;
 use protocol::ids::{Incarnation, MessageId};
 use protocol::limits::PAYLOAD_BYTES_MAX;
+use protocol::quality::Quality;
 
 use super::*;
 
@@ -626,4 +627,32 @@ fn what_does_not_belong_here_is_dropped_and_counted() {
     let fault = rig.stub.handle_control(LinkId(1), &message);
     assert_eq!(fault, Err(LinkFault::Unreadable));
     assert_eq!(rig.stub.counts().sessions, 1);
+}
+
+#[test]
+fn a_game_knows_how_good_a_connection_is() {
+    let mut rig = Rig::new();
+    rig.player(1, 10, "ann");
+    let of = |rig: &mut Rig, session| {
+        let now = rig.now;
+        rig.stub
+            .call(now, |_, context| context.quality(SessionId(session)))
+    };
+    assert_eq!(of(&mut rig, 1), None);
+    let mut quality = Quality::default();
+    for round_trip_us in [80_000, 20_000] {
+        quality.ours.round_trip_us = round_trip_us;
+        quality.theirs.loss = 7;
+        rig.record(1, 1, Record::Quality(quality));
+        assert_eq!(of(&mut rig, 1), Some(quality));
+    }
+    // Of somebody else, and from a gateway that does not have it.
+    rig.record(1, 2, Record::Quality(Quality::default()));
+    rig.link(2);
+    rig.record(2, 1, Record::Quality(Quality::default()));
+    assert_eq!(of(&mut rig, 1), Some(quality));
+    assert_eq!(of(&mut rig, 2), None);
+    let counts = rig.stub.counts();
+    assert_eq!(counts.qualities, 2);
+    assert_eq!(counts.drops[DropReason::SessionGone as usize], 2);
 }

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use backend::counters::Metric;
-use gateway::counters::{Counters, METRICS};
+use gateway::counters::{Counters, METRICS, ROUND_TRIP_BOUNDS_US};
 use protocol::reason::{CloseReason, DropReason};
 
 /// Appends the help and kind of a metric.
@@ -28,6 +28,7 @@ pub fn gateway(out: &mut String, shards: &[Arc<Counters>]) {
         describe(out, name, kind, help);
         let _ = writeln!(out, "{name} {sum}");
     }
+    round_trips(out, shards);
     let name = "sallyport_gateway_drops_total";
     describe(out, name, "counter", "Frames and records lost, by reason.");
     for &reason in DropReason::ALL {
@@ -40,6 +41,32 @@ pub fn gateway(out: &mut String, shards: &[Arc<Counters>]) {
         let sum: u64 = shards.iter().map(|shard| shard.closes(reason)).sum();
         let _ = writeln!(out, "{name}{{reason=\"{}\"}} {sum}", reason.label());
     }
+}
+
+fn round_trips(out: &mut String, shards: &[Arc<Counters>]) {
+    let name = "sallyport_gateway_round_trip_seconds";
+    let help = "Round trips to clients, one of each client a heartbeat.";
+    describe(out, name, "histogram", help);
+    let mut sums = ([0; ROUND_TRIP_BOUNDS_US.len()], 0, 0);
+    for shard in shards {
+        let (buckets, count, sum_us) = shard.round_trips.values();
+        for (sum, bucket) in sums.0.iter_mut().zip(buckets) {
+            *sum += bucket;
+        }
+        sums.1 += count;
+        sums.2 += sum_us;
+    }
+    let (buckets, count, sum_us) = sums;
+    let seconds = |us: u64| us as f64 / 1e6;
+    for (bound, bucket) in ROUND_TRIP_BOUNDS_US.iter().zip(buckets) {
+        let bound = seconds(u64::from(*bound));
+        let _ = writeln!(out, "{name}_bucket{{le=\"{bound}\"}} {bucket}");
+    }
+    let sum = seconds(sum_us);
+    let _ = write!(
+        out,
+        "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}\n"
+    );
 }
 
 /// Appends what a backend counted; series of one family follow each other.

@@ -24,6 +24,7 @@ fn serve(token: Option<&str>) -> SocketAddr {
                 own.insert("sessions".to_owned(), json!(7));
             }),
             not_ready: Box::new(move || (name == "game").then(|| "no gateway yet".to_owned())),
+            finder: None,
         })
     };
     port.serve(vec![role("gateway", &["gw-"]), role("game", &["game"])])
@@ -81,12 +82,14 @@ fn metrics_health_and_figures_are_answered() {
     );
     assert!(stats["roles"]["game"]["cpu_seconds"].is_number());
     assert_eq!(ask(address, "/other", "").0, 404);
+    // Nobody here holds connections.
+    assert_eq!(ask(address, "/sessions?account=x", "").0, 404);
 }
 
 #[test]
 fn nobody_gets_in_without_the_token() {
     let address = serve(Some("0123456789abcdef"));
-    for path in ["/metrics", "/healthz", "/readyz", "/stats"] {
+    for path in ["/metrics", "/healthz", "/readyz", "/stats", "/sessions"] {
         assert_eq!(ask(address, path, "").0, 401);
         assert_eq!(
             ask(address, path, "Authorization: Bearer 0123456789abcdeg\r\n").0,

@@ -68,6 +68,7 @@ pub fn start_center(config: &CenterConfig) -> anyhow::Result<(Running, RoleView)
             let degraded = metrics::value("sallyport_center_degraded", journal.samples());
             (degraded == Some(1)).then(|| "the journal cannot be written".to_owned())
         }),
+        finder: None,
     };
     Ok((running, view))
 }
@@ -184,6 +185,7 @@ fn view_games(games: Vec<Arc<GameCounters>>) -> RoleView {
             own.insert("sessions".to_owned(), json!(sessions));
         }),
         not_ready: Box::new(|| None),
+        finder: None,
     }
 }
 

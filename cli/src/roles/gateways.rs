@@ -44,6 +44,7 @@ pub fn start(config: &GatewayConfig) -> anyhow::Result<(Running, RoleView)> {
     let engine = gateway.engine();
     let is_ready = gateway.readiness();
     let address = gateway.address();
+    let finder = gateway.finder();
     let stats = counters.clone();
     let view = RoleView {
         name: "gateway",
@@ -81,6 +82,7 @@ pub fn start(config: &GatewayConfig) -> anyhow::Result<(Running, RoleView)> {
         not_ready: Box::new(move || {
             (!is_ready()).then(|| "center, or every instance of a group, is away".to_owned())
         }),
+        finder: Some(finder),
     };
     let (tell, ended) = oneshot::channel();
     let draining = Arc::new(AtomicBool::new(false));

@@ -17,6 +17,7 @@ use protocol::limits::{
     ACCOUNT_BYTES_MAX, DATAGRAM_BYTES_MAX, DECOMPRESSED_BYTES_MAX, TOKEN_ID_BYTES_MAX,
     TOKEN_LIFE_MS_MAX,
 };
+use protocol::quality::{Ping, Pong, Quality};
 use protocol::token;
 use protocol::uplink::{self, ClientAddress, Open, Record};
 use protocol::world::{
@@ -120,10 +121,9 @@ pub fn bodies() -> Vec<Vec<u8>> {
             out
         })
         .collect();
-    // PING and PONG, of whatever layout: long enough for any.
-    for kind in [5, 6] {
-        let mut out = vec![kind];
-        out.resize(6, 0);
+    for body in [Body::Ping(Ping::default()), Body::Pong(Pong::default())] {
+        let mut out = Vec::new();
+        body.encode(&mut out);
         encoded.push(out);
     }
     encoded
@@ -271,11 +271,12 @@ pub fn records(data: &[u8]) -> u64 {
                     Record::End { .. } => 3,
                     Record::Kick { .. } => 4,
                     Record::Gone => 5,
+                    Record::Quality(_) => 6,
                 });
             }
             Ok(None) => break,
             Err(_) => {
-                way.note(6);
+                way.note(7);
                 break;
             }
         }
@@ -317,6 +318,7 @@ pub fn record_seeds() -> Vec<Vec<u8>> {
             reason: 45,
         },
         Record::Gone,
+        Record::Quality(Quality::default()),
     ];
     let mut all = Vec::new();
     let mut seeds = Vec::new();

@@ -268,13 +268,11 @@ impl Shard {
         compressed: bool,
     ) -> Result<(), CloseReason> {
         match body {
-            Body::Ping { stamp } => {
-                self.lend_out(connection);
-                connection.seal(now.time, &Body::Pong { stamp });
-                self.counters.frames_sent.add(1);
-                return self.check_send_queue(connection);
+            Body::Ping(ping) => return self.handle_ping(now, connection, &ping),
+            Body::Pong(pong) => {
+                self.handle_pong(now, connection, &pong);
+                return Ok(());
             }
-            Body::Pong { .. } => return Ok(()),
             Body::Logout => return Err(CloseReason::LoggedOut),
             Body::Close { .. } => return Err(CloseReason::PeerClosed),
             Body::Login(login) => {

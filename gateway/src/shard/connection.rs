@@ -9,6 +9,7 @@ use protocol::check::{Bucket, ClockOffset};
 use protocol::cipher::{Opener, Sealer};
 use protocol::ids::{Fence, SessionId, TicketId};
 use protocol::limits::{FRAME_BYTES_MAX, HELLO_FRAME_BYTES_MAX, LOGIN_FRAME_BYTES_MAX};
+use protocol::quality::{Digest, Meter};
 use protocol::reassembly::Reassembly;
 use protocol::ticket::Ticket;
 use protocol::time::Time;
@@ -82,6 +83,17 @@ pub struct Session {
     /// have lived, at most one boot an uplink. It never goes back to one: that
     /// end of its stream would go on where the client's no longer can.
     pub left: Vec<(u16, u64)>,
+    /// What backends were told of its connection's quality.
+    pub told: Told,
+}
+
+/// The last QUALITY of a session.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Told {
+    /// What was in it; nothing since a backend came that has not heard of it.
+    pub digest: Digest,
+    /// When: a timestamp of the wire, ms.
+    pub at_ms: u32,
 }
 
 /// Where the messages of one group go.
@@ -145,6 +157,8 @@ pub struct Connection {
     pub heard_at: Time,
     /// A PING is out since the last bytes came.
     pub pinged: bool,
+    /// How good it is.
+    pub meter: Meter,
     /// Reliable frames in a row with a bad timestamp.
     pub timestamp_failures: u16,
     /// Sealed frames that wait for the engine.
@@ -183,6 +197,7 @@ impl Connection {
             since: now,
             heard_at: now,
             pinged: false,
+            meter: Meter::default(),
             timestamp_failures: 0,
             out: Vec::new(),
             in_flight_bytes: 0,

@@ -541,9 +541,6 @@ impl Shard {
             generation: id.generation.wrapping_add(1),
         });
         self.counters.datagrams_missing.add(datagrams.end.missing());
-        let round_trip_us = datagrams.end.round_trip_us();
-        self.counters.round_trip_us.add(round_trip_us);
-        self.counters.round_trips.add(u64::from(round_trip_us > 0));
     }
 
     /// After something was given to a connection, or came from it: what it has to send is

@@ -60,6 +60,14 @@ impl Parking {
         })
     }
 
+    /// The session in a place of the order in which they end, if there is one still; `None`
+    /// beyond the last place.
+    pub(super) fn place(&self, index: usize) -> Option<Option<&Session>> {
+        let &(until, id) = self.order.get(index)?;
+        let parked = self.parked.get(&id).filter(|parked| parked.until == until);
+        Some(parked.map(|parked| &*parked.session))
+    }
+
     /// When the next one ends.
     pub(super) fn next(&self) -> Option<Time> {
         self.order.front().map(|&(until, _)| until)

@@ -11,7 +11,7 @@ use protocol::reason::CloseReason;
 use protocol::time::{Now, Time};
 use protocol::uplink::{self, ClientAddress, Record};
 
-use super::connection::{Binding, Connection, PendingLogin, Phase, Session};
+use super::connection::{Binding, Connection, PendingLogin, Phase, Session, Told};
 use super::uplinks::CENTER;
 use super::{Action, Notice, Shard};
 use crate::engine::ConnId;
@@ -117,6 +117,7 @@ impl Shard {
             login_unix_ms: now.unix_ms,
             bindings: vec![Binding::default(); self.config.groups.len()].into(),
             left: Vec::new(),
+            told: Told::default(),
         }));
         self.sessions.insert(session_id, id);
         self.counters.sessions.set(self.sessions.len() as u64);
@@ -235,6 +236,7 @@ impl Shard {
                 epoch: uplink.epoch,
                 down_told: false,
             };
+            session.told = Told::default();
             let address = peer.filter(|_| uplink.wants_address).map(client_address);
             let open = uplink::Open {
                 fence: session.fence,

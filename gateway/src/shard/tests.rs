@@ -1,6 +1,7 @@
 //! The core against the protocol's own client, with a center and one backend
 //! played by the test.
 
+mod quality;
 mod resumes;
 mod world;
 
@@ -10,6 +11,7 @@ use protocol::client::{Closed, Event};
 use protocol::control::{self, to_backend, to_shard};
 use protocol::handshake::Initiator;
 use protocol::ids::MessageId;
+use protocol::quality::Ping;
 use protocol::reason::DropReason;
 use protocol::stream::{Delivery, OutboxLimits};
 use protocol::uplink;
@@ -415,7 +417,11 @@ fn a_stranger_that_pings_and_does_not_read_keeps_little() {
     for stamp in 0..200 {
         let mut ping = Vec::new();
         sealer.seal(world.now.time, 0, &mut ping, |out| {
-            Body::Ping { stamp }.encode(out);
+            let ping = Ping {
+                stamp,
+                ..Ping::default()
+            };
+            Body::Ping(ping).encode(out);
         });
         world.shard.handle_received(world.now, id, &mut ping);
     }

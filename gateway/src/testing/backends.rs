@@ -90,7 +90,7 @@ impl Game {
         while let Some((session, record)) = uplink::next(&mut run).expect("the shard's records") {
             let end = &mut self.0[session.0 as usize - 1];
             match record {
-                Record::Open(_) => {}
+                Record::Open(_) | Record::Quality(_) => {}
                 Record::Data(body) => handle(end, body, now),
                 other => panic!("not for a game: {other:?}"),
             }

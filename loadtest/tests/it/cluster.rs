@@ -253,7 +253,7 @@ fn gateway_config(key: &StaticKey, center: SocketAddr, game: SocketAddr) -> Gate
             connections_before_login_max: 10_000,
             handshake_timeout_ms: 10_000,
             login_timeout_ms: 10_000,
-            heartbeat_interval_ms: 20_000,
+            heartbeat_interval_ms: 200,
             idle_timeout_ms: 60_000,
             resume_ms: 0,
             frames: unlimited,

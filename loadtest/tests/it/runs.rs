@@ -4,9 +4,11 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
 
-use backend::stub::EchoGame;
+use backend::stub::{Context, EchoGame, Game, Request};
 use loadtest::progress::Stage;
+use protocol::quality::Quality;
 
 use crate::cluster::{Cluster, run};
 
@@ -75,6 +77,29 @@ fn an_honest_cluster_leaves_nothing_to_report() {
             assert!(report.latency_us.max >= report.latency_us.p99);
         }
     }
+}
+
+/// Echoes, and looks how good the connections of those are who ask.
+struct Looking(Arc<Mutex<Vec<Quality>>>);
+
+impl Game for Looking {
+    fn request(&mut self, context: &mut Context<'_>, request: &Request, payload: &[u8]) {
+        let quality = context.quality(request.session);
+        self.0.lock().expect("no panic here").extend(quality);
+        EchoGame.request(context, request, payload);
+    }
+}
+
+#[test]
+fn a_game_can_ask_how_good_connections_are() {
+    let seen = Arc::default();
+    let cluster = Cluster::start(Looking(Arc::clone(&seen)));
+    let (_, wrong) = cluster.load(&["--clients", "20", "--rate", "400", "--duration", "1"]);
+    assert!(wrong.is_empty(), "{wrong:?}");
+    let seen = seen.lock().expect("no panic there");
+    assert!(seen.iter().all(|quality| quality.ours.round_trip_us > 0));
+    // The client had an answer before the gateway had one.
+    assert!(seen.iter().any(|quality| quality.theirs.round_trip_us > 0));
 }
 
 #[test]

@@ -66,8 +66,17 @@ impl Parts {
                 retry_after_ms: first,
                 text: &self.text,
             },
-            4 => Body::Ping { stamp: first },
-            5 => Body::Pong { stamp: first },
+            4 => Body::Ping(Ping {
+                stamp: first,
+                echo: second,
+                held_us: third,
+                report: self.report(),
+            }),
+            5 => Body::Pong(Pong {
+                stamp: first,
+                own: second,
+                report: self.report(),
+            }),
             6 => Body::Sync(Sync {
                 fresh: self.bits & 1 != 0,
                 group,
@@ -81,6 +90,14 @@ impl Parts {
                 header: self.header(kind, group, [first, second, third]),
                 payload: &self.rest,
             },
+        }
+    }
+
+    fn report(&self) -> Report {
+        Report {
+            round_trip_us: self.long[0] as u32,
+            jitter_us: self.long[1] as u32,
+            loss: self.bits,
         }
     }
 

@@ -72,11 +72,6 @@ impl Client {
         Ok(client)
     }
 
-    /// The smoothed round trip of a datagram connection, µs; 0 while none is known.
-    pub fn round_trip_us(&self) -> u64 {
-        self.end().map_or(0, End::round_trip_us)
-    }
-
     fn end(&self) -> Option<&End> {
         match &self.state {
             State::Login(connection) | State::Up(connection) => match &connection.wire {

@@ -7,6 +7,7 @@ use crate::frame::{FLAG_HANDSHAKE, FLAG_KEY_PHASE, write_crc};
 use crate::handshake::{self, StaticKey};
 use crate::ids::Incarnation;
 use crate::limits::{ACK_DELAY_MS, OUTBOX_MESSAGES_MAX};
+use crate::quality::{Ping, Pong, Report};
 
 mod double;
 
@@ -21,7 +22,7 @@ enum Seen {
     Up(u16),
     Down(u16),
     Message(MessageKind, u32, Vec<u8>),
-    RoundTrip(u64),
+    RoundTrip(u32),
     Closed(Closed),
 }
 
@@ -84,10 +85,14 @@ impl World {
         }
     }
 
-    /// Logged in, with the group up; what happened until then is forgotten.
+    /// Logged in, with the group up and the first PING answered; what happened until then
+    /// is forgotten.
     fn up() -> Self {
         let mut world = Self::new();
         world.log_in();
+        world.time_out();
+        world.run();
+        assert_eq!(world.taken(), [Seen::RoundTrip(0)]);
         world
     }
 
@@ -147,6 +152,13 @@ impl World {
         assert!(self.client.is_closed());
         assert_eq!(self.client.poll_timeout(), None);
     }
+}
+
+fn ping(stamp: u32) -> Body<'static> {
+    Body::Ping(Ping {
+        stamp,
+        ..Ping::default()
+    })
 }
 
 fn reply(request: u32, payload: &[u8]) -> Seen {
@@ -276,33 +288,67 @@ fn unreliable_messages_are_refused_where_they_do_not_leave() {
 }
 
 #[test]
-fn a_silent_client_sends_ping_and_measures() {
+fn a_client_asks_after_login_and_with_each_heartbeat() {
+    let mut world = World::new();
+    world.log_in();
+    let mut at = world.now;
+    for step_us in [1_234, 5_234, 1_234] {
+        assert_eq!(world.client.poll_timeout(), Some(at));
+        world.now = Time(at.0 - 1);
+        world.time_out();
+        world.run();
+        assert_eq!(world.taken(), []);
+        // What it sends besides makes no difference: each PING measures.
+        let shared = &mut world.shared;
+        let lane = Lane::Unreliable;
+        let sent = world
+            .client
+            .send(world.now, lane, GROUP, MessageId(2), b"", shared);
+        assert_eq!(sent, Ok(()));
+        world.run();
+        world.now = at;
+        world.time_out();
+        let mut ping = Vec::new();
+        world
+            .client
+            .poll_transmit(world.now, &mut world.shared, &mut ping);
+        world.now = world.now + step_us / 2;
+        world.gateway.receive(world.now, &ping);
+        let pong = world.gateway.transmit(world.now);
+        world.now = world.now + step_us / 2;
+        world.receive(&pong);
+        assert_eq!(world.taken(), [Seen::RoundTrip(step_us as u32)]);
+        at = at.after_ms(HEARTBEAT_INTERVAL_MS);
+    }
+    let smoothed = ((1_234 * 3 + 5_234) / 4 * 3 + 1_234) / 4;
+    let quality = world.client.quality().unwrap();
+    assert_eq!(quality.ours.round_trip_us, smoothed);
+    // The gateway has measured at the second and the third PING: half a round trip to
+    // the client, then half of the next one.
+    let told = Report {
+        round_trip_us: 1_234 / 2 + 5_234 / 2,
+        ..Report::default()
+    };
+    assert_eq!(quality.theirs, told);
+}
+
+#[test]
+fn a_pong_that_was_not_asked_for_measures_nothing() {
     let mut world = World::up();
-    let at = world.client.poll_timeout().unwrap();
-    assert_eq!(at, world.now.after_ms(HEARTBEAT_INTERVAL_MS));
-    world.now = Time(at.0 - 1);
-    world.time_out();
+    let pong = Pong {
+        stamp: world.now.0 as u32 - 500,
+        ..Pong::default()
+    };
+    world.gateway.seal(world.now, 0, &Body::Pong(pong));
     world.run();
     assert_eq!(world.taken(), []);
-    world.now = at;
-    world.time_out();
-    let mut ping = Vec::new();
-    world
-        .client
-        .poll_transmit(world.now, &mut world.shared, &mut ping);
-    world.gateway.receive(world.now, &ping);
-    world.now = world.now + 1_234;
-    let pong = world.gateway.transmit(world.now);
-    world.receive(&pong);
-    assert_eq!(world.taken(), [Seen::RoundTrip(1_234)]);
+    assert_eq!(world.client.quality().unwrap().ours.round_trip_us, 1);
 }
 
 #[test]
 fn a_ping_is_answered_with_its_stamp() {
     let mut world = World::up();
-    world
-        .gateway
-        .seal(world.now, 0, &Body::Ping { stamp: 0xabcd });
+    world.gateway.seal(world.now, 0, &ping(0xabcd));
     world.run();
     assert_eq!(world.gateway.pongs, [0xabcd]);
 }
@@ -412,7 +458,7 @@ fn old_and_early_messages_are_dropped_on_unreliable_lanes_only() {
     // Past the settling of the clock's estimate.
     for _ in 0..4 {
         world.now = world.now.after_ms(8_000);
-        world.gateway.seal(world.now, 0, &Body::Ping { stamp: 1 });
+        world.gateway.seal(world.now, 0, &ping(1));
         world.run();
     }
     let old = Time(world.now.0 - 11_000_000);
@@ -574,29 +620,29 @@ fn refused_logins_have_their_reason() {
 /// What a broken gateway sends, and why the client closes.
 #[test]
 fn broken_frames_close() {
-    let ping = Body::Ping { stamp: 1 };
+    let good = ping(1);
     type Break = fn(&mut Double, Time) -> Vec<u8>;
     let flipped: Break = |gateway, now| {
-        let mut frame = gateway.sealed(now, 0, &Body::Ping { stamp: 1 });
+        let mut frame = gateway.sealed(now, 0, &ping(1));
         frame[20] ^= 1;
         frame
     };
     let forged: Break = |gateway, now| {
-        let mut frame = gateway.sealed(now, 0, &Body::Ping { stamp: 1 });
+        let mut frame = gateway.sealed(now, 0, &ping(1));
         frame[20] ^= 1;
         write_crc(&mut frame);
         frame
     };
     let handshake: Break = |gateway, now| {
-        let mut frame = gateway.sealed(now, 0, &Body::Ping { stamp: 1 });
+        let mut frame = gateway.sealed(now, 0, &ping(1));
         frame[3] |= FLAG_HANDSHAKE;
         write_crc(&mut frame);
         frame
     };
-    let twice: Break = |gateway, now| gateway.sealed(now, 0, &Body::Ping { stamp: 1 }).repeat(2);
+    let twice: Break = |gateway, now| gateway.sealed(now, 0, &ping(1)).repeat(2);
     let skipped: Break = |gateway, now| {
-        gateway.sealed(now, 0, &Body::Ping { stamp: 1 });
-        gateway.sealed(now, 0, &Body::Ping { stamp: 1 })
+        gateway.sealed(now, 0, &ping(1));
+        gateway.sealed(now, 0, &ping(1))
     };
     let length: Break = |_, _| vec![0xff; 40];
     let cases = [
@@ -615,7 +661,7 @@ fn broken_frames_close() {
     }
     // The same frame, unspoiled, is fine.
     let mut world = World::up();
-    let bytes = world.gateway.sealed(world.now, 0, &ping);
+    let bytes = world.gateway.sealed(world.now, 0, &good);
     world.receive(&bytes);
     assert_eq!(world.taken(), []);
     assert_eq!(bytes[3] & FLAG_KEY_PHASE, 0);
@@ -624,10 +670,10 @@ fn broken_frames_close() {
 #[test]
 fn broken_bodies_close() {
     let bodies: [(u8, Vec<u8>, CloseReason); 6] = [
-        (0, vec![5, 1, 0, 0, 0, 0], CloseReason::BadBody),
+        (0, vec![8, 1, 1, 0, 0, 0, 0, 0], CloseReason::BadBody),
         (
             FLAG_COMPRESSED,
-            vec![5, 0, 0, 0, 0, 0],
+            vec![8, 0, 1, 0, 0, 0, 0, 0],
             CloseReason::BadBody,
         ),
         (0, vec![3], CloseReason::BadBody),

@@ -11,12 +11,14 @@ use crate::compress::Scratch;
 use crate::datagram::End;
 use crate::frame::FLAG_COMPRESSED;
 use crate::handshake::Parameters;
+use crate::quality::{Arrivals, Meter, Ping, Quality};
 use crate::time::Time;
 
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) wire: Wire,
     pub(super) parameters: Parameters,
+    pub(super) meter: Meter,
 }
 
 /// What carries the bodies.
@@ -39,6 +41,40 @@ impl Connection {
         match &self.wire {
             Wire::Stream(_) => buffered,
             Wire::Datagrams(end) => end.queued_bytes(),
+        }
+    }
+
+    /// Sends a PING.
+    pub(super) fn ping(&mut self, now: Time, out: &mut Vec<u8>) {
+        self.update_loss();
+        let ping = self.meter.ping(now, self.arrivals());
+        self.seal(now, 0, out, |out| Body::Ping(ping).encode(out));
+    }
+
+    /// Answers a PING.
+    pub(super) fn pong(&mut self, now: Time, ping: &Ping, out: &mut Vec<u8>) {
+        self.update_loss();
+        let (pong, _) = self.meter.handle_ping(now, ping, self.arrivals());
+        self.seal(now, 0, out, |out| Body::Pong(pong).encode(out));
+    }
+
+    pub(super) fn quality(&self) -> Quality {
+        self.meter.quality(self.arrivals())
+    }
+
+    fn update_loss(&mut self) {
+        if let Wire::Datagrams(end) = &mut self.wire {
+            end.update_loss();
+        }
+    }
+
+    fn arrivals(&self) -> Arrivals {
+        match &self.wire {
+            Wire::Stream(wire) => Arrivals {
+                jitter_us: wire.clock.jitter_us(),
+                loss: 0,
+            },
+            Wire::Datagrams(end) => end.arrivals(),
         }
     }
 

@@ -17,6 +17,7 @@ use crate::limits::{
     DATAGRAM_BYTES_MAX, FRAME_HEADER_BYTES, REPLAY_WINDOW, SEALED_FRAME_BYTES_MIN,
     SEGMENT_BYTES_MAX, TAG_BYTES,
 };
+use crate::quality::{Arrivals, Loss};
 use crate::reason::DropReason;
 use crate::time::Time;
 
@@ -61,6 +62,7 @@ pub struct End {
     sealer: Sealer,
     opener: DatagramOpener,
     clock: Option<ClockOffset>,
+    loss: Loss,
     arq: Arq,
     /// BODY chunks that wait to leave, from `direct_start`.
     direct: Vec<u8>,
@@ -92,6 +94,7 @@ impl End {
             sealer: Sealer::new(seal, now, policy),
             opener: DatagramOpener::new(open),
             clock: peer_ms.map(|peer_ms| ClockOffset::new(peer_ms, now)),
+            loss: Loss::default(),
             arq: Arq::new(message_bytes_max),
             direct: Vec::new(),
             direct_start: 0,
@@ -121,11 +124,6 @@ impl End {
         self.arq.held_segments()
     }
 
-    /// The smoothed round trip, µs; 0 while none is known.
-    pub fn round_trip_us(&self) -> u64 {
-        self.arq.round_trip_us()
-    }
-
     /// Segments that were sent again.
     pub fn resent(&self) -> u64 {
         self.arq.resent()
@@ -139,6 +137,20 @@ impl End {
     /// Datagrams of the peer up to the newest: what `missing` is a part of.
     pub fn expected(&self) -> u64 {
         self.opener.window().next()
+    }
+
+    /// How the peer's datagrams came; loss is that up to the last `update_loss`.
+    pub fn arrivals(&self) -> Arrivals {
+        Arrivals {
+            jitter_us: self.clock.as_ref().map_or(0, ClockOffset::jitter_us),
+            loss: self.loss.fraction(),
+        }
+    }
+
+    /// Looks at what is missing by now, once a heartbeat.
+    pub fn update_loss(&mut self) {
+        let window = self.opener.window();
+        self.loss.update(window.next(), window.missing());
     }
 
     /// Checks length, flags, CRC, window, seal and timestamp of a frame, in place.

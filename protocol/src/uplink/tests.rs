@@ -22,7 +22,7 @@ struct Parts {
 
 fn parts() -> impl Strategy<Value = Parts> {
     (
-        0..5_u8,
+        0..6_u8,
         any::<[u64; 3]>(),
         any::<u32>(),
         any::<u16>(),
@@ -68,7 +68,19 @@ impl Parts {
                 unix_ms,
             },
             3 => Record::Kick { fence, reason },
-            _ => Record::Gone,
+            4 => Record::Gone,
+            _ => Record::Quality(Quality {
+                ours: Report {
+                    round_trip_us: self.version,
+                    jitter_us: self.fence as u32,
+                    loss: self.reason as u8,
+                },
+                theirs: Report {
+                    round_trip_us: self.unix_ms as u32,
+                    jitter_us: (self.unix_ms >> 32) as u32,
+                    loss: (self.reason >> 8) as u8,
+                },
+            }),
         }
     }
 }

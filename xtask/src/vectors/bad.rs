@@ -31,7 +31,9 @@ pub struct Bad {
 /// How many frames the receiver has had.
 const EXPECTED: u64 = 5;
 const TIMESTAMP: u32 = 1_000;
-const PING: &[u8] = &[5, 0, 1, 0, 0, 0];
+const PING: &[u8] = &[
+    5, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+];
 
 /// A receiver that has opened `EXPECTED` frames, and rekeyed before the last of
 /// them if it is in phase 1.
@@ -379,8 +381,18 @@ fn bodies() -> Vec<(&'static str, Vec<u8>)> {
         ("LOGOUT with something behind it", vec![3, 0]),
         ("CLOSE with a text of 257 bytes", close(&[b'a'; 257])),
         ("CLOSE with a text that is not UTF-8", close(&[0xc3, 0x28])),
-        ("PING whose reserved byte is not 0", vec![5, 1, 0, 0, 0, 0]),
-        ("PONG that is too long", vec![6, 0, 0, 0, 0, 0, 0]),
+        (
+            "PING whose reserved byte is not 0",
+            [[5, 1].as_slice(), &[0; 21]].concat(),
+        ),
+        (
+            "PING that is too short",
+            [[5, 0].as_slice(), &[0; 20]].concat(),
+        ),
+        (
+            "PONG that is too long",
+            [[6, 0].as_slice(), &[0; 18]].concat(),
+        ),
         (
             "SYNC with an unknown flag",
             [[7, 2].as_slice(), &[0; 18]].concat(),

@@ -10,6 +10,7 @@ use protocol::compress::Scratch;
 use protocol::frame::{FLAG_COMPRESSED, FLAG_KEY_PHASE};
 use protocol::handshake::Keys;
 use protocol::ids::{GroupId, Incarnation, MessageId, SessionId};
+use protocol::quality::{Ping, Pong, Report};
 use protocol::reason::CloseReason;
 use protocol::time::Time;
 use serde::Serialize;
@@ -153,6 +154,12 @@ pub fn frames(keys: &Keys, token: &str) -> anyhow::Result<Vec<Frame>> {
     Ok(client.frames.into_iter().chain(gateway.frames).collect())
 }
 
+/// What somebody in a train measures.
+const REPORT: Report = Report {
+    round_trip_us: 123_456,
+    jitter_us: 7_890,
+    loss: 6,
+};
 const GROUP: GroupId = GroupId(1);
 const INCARNATION: Incarnation = Incarnation(0xfedc_ba98_7654_3210);
 
@@ -251,9 +258,21 @@ fn from_client(client: &mut Sender, token: &str) -> anyhow::Result<()> {
     client.rekey();
     client.send(
         "PING, the first frame after a rekey",
-        Body::Ping { stamp: 0xdead_beef },
+        Body::Ping(Ping {
+            stamp: 0xdead_beef,
+            echo: 0x0102_0304,
+            held_us: 9_876_543,
+            report: REPORT,
+        }),
     )?;
-    client.send("PONG", Body::Pong { stamp: 3 })?;
+    client.send(
+        "PONG",
+        Body::Pong(Pong {
+            stamp: 3,
+            own: 0xffff_fffe,
+            report: REPORT,
+        }),
+    )?;
     client.rekey();
     client.send_as(
         "MESSAGE, compressed, after a second rekey",
@@ -272,15 +291,22 @@ fn from_client(client: &mut Sender, token: &str) -> anyhow::Result<()> {
         ("PING, the first frame whose sequence does not", 1 << 32),
         ("PING at a sequence above 2^40", (1 << 40) + 5),
     ] {
-        client.send_at(name, sequence, Body::Ping { stamp: 1 });
+        client.send_at(name, sequence, ping(1));
     }
     client.rekey();
     client.send_at(
         "PING in phase 1 at a sequence above 2^32",
         (1 << 32) + 9,
-        Body::Ping { stamp: 2 },
+        ping(2),
     );
     Ok(())
+}
+
+fn ping(stamp: u32) -> Body<'static> {
+    Body::Ping(Ping {
+        stamp,
+        ..Ping::default()
+    })
 }
 
 fn from_gateway(gateway: &mut Sender) -> anyhow::Result<()> {
@@ -346,7 +372,7 @@ fn from_gateway(gateway: &mut Sender) -> anyhow::Result<()> {
             base: 5,
         }),
     )?;
-    gateway.send("PING", Body::Ping { stamp: u32::MAX })?;
+    gateway.send("PING", ping(u32::MAX))?;
     gateway.send(
         "CLOSE",
         Body::Close {
@@ -394,8 +420,20 @@ fn fields(body: &Body<'_>) -> BTreeMap<&'static str, Value> {
                 ("text", json!(hex(text.as_bytes()))),
             ],
         ),
-        Body::Ping { stamp } => (5, vec![("stamp", json!(stamp))]),
-        Body::Pong { stamp } => (6, vec![("stamp", json!(stamp))]),
+        Body::Ping(ping) => {
+            let mut fields = vec![
+                ("stamp", json!(ping.stamp)),
+                ("echo", json!(ping.echo)),
+                ("held_us", json!(ping.held_us)),
+            ];
+            fields.extend(report_fields(&ping.report));
+            (5, fields)
+        }
+        Body::Pong(pong) => {
+            let mut fields = vec![("stamp", json!(pong.stamp)), ("own", json!(pong.own))];
+            fields.extend(report_fields(&pong.report));
+            (6, fields)
+        }
         Body::Sync(sync) => (
             7,
             vec![
@@ -414,6 +452,14 @@ fn fields(body: &Body<'_>) -> BTreeMap<&'static str, Value> {
     let mut fields: BTreeMap<_, _> = fields.into_iter().collect();
     fields.insert("kind", json!(kind));
     fields
+}
+
+fn report_fields(report: &Report) -> [(&'static str, Value); 3] {
+    [
+        ("round_trip_us", json!(report.round_trip_us)),
+        ("jitter_us", json!(report.jitter_us)),
+        ("loss", json!(report.loss)),
+    ]
 }
 
 fn message_fields(header: &MessageHeader, payload: &[u8]) -> (u8, Vec<(&'static str, Value)>) {

@@ -10,7 +10,7 @@ use protocol::reason::{CloseReason, DropReason};
 use protocol::token::{Claims, issue};
 
 use super::with_neighbour;
-use crate::cluster::raw::{Raw, encoded, message};
+use crate::cluster::raw::{Raw, encoded, message, ping};
 use crate::cluster::{AUDIENCE, Cluster, GROUP, random32, unix_ms};
 
 /// Good claims, to be spoilt.
@@ -48,8 +48,11 @@ fn what_comes_before_login_is_dropped_and_login_still_works() {
             raw.send(&frame);
         }
         calm.dropped(DropReason::BeforeLogin, early.len() as u64);
-        raw.send_body(&Body::Ping { stamp: 9 });
-        raw.expect("PONG", |body| matches!(body, Body::Pong { stamp: 9 }));
+        raw.send_body(&ping(9));
+        raw.expect(
+            "PONG",
+            |body| matches!(body, Body::Pong(pong) if pong.stamp == 9),
+        );
         calm.check();
         raw.login(&cluster.token("early"));
         raw.round_trip(b"now");

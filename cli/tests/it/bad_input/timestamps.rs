@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use protocol::body::{Body, Lane, MessageKind};
+use protocol::body::{Lane, MessageKind};
 use protocol::limits::{
     CLOCK_SETTLE_MS, TIMESTAMP_AGE_MS_MAX, TIMESTAMP_AHEAD_MS_MAX, TIMESTAMP_FAILURES_MAX,
 };
@@ -11,7 +11,7 @@ use protocol::reason::{CloseReason, DropReason};
 use protocol::time::Time;
 
 use super::with_neighbour;
-use crate::cluster::raw::{Raw, encoded, message};
+use crate::cluster::raw::{Raw, encoded, message, ping};
 
 /// More than what a frame may be on its way here.
 const MARGIN_MS: u64 = 500;
@@ -56,7 +56,7 @@ fn reliable(raw: &mut Raw, time: fn(&Raw) -> Time) {
             raw.round_trip(b"in time");
         }
     }
-    let frame = raw.seal_at(time(raw), 0, &encoded(&Body::Ping { stamp: 1 }));
+    let frame = raw.seal_at(time(raw), 0, &encoded(&ping(1)));
     raw.send(&frame);
     raw.expect_close(CloseReason::BadTimestamp);
 }

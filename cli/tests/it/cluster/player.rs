@@ -13,6 +13,7 @@ use protocol::body::MessageKind;
 use protocol::cipher::RekeyPolicy;
 use protocol::client::{Client, ClientConfig, Closed, Event, Shared};
 use protocol::ids::{MessageId, SessionId};
+use protocol::quality::Quality;
 use protocol::reason::CloseReason;
 use protocol::stream::OutboxLimits;
 use protocol::time::Time;
@@ -174,6 +175,11 @@ impl Player {
     /// Messages that the backend has not acknowledged.
     pub fn outbox_messages(&self) -> usize {
         self.client.outbox_messages()
+    }
+
+    /// How good its connection is.
+    pub fn quality(&self) -> Quality {
+        self.client.quality().unwrap_or_default()
     }
 
     /// Goes on until it has seen what `is_done` looks for.

@@ -14,6 +14,7 @@ use protocol::frame::{self, FLAG_COMPRESSED, FLAG_HANDSHAKE, Header};
 use protocol::handshake::Initiator;
 use protocol::ids::MessageId;
 use protocol::limits::FRAME_HEADER_BYTES;
+use protocol::quality::Ping;
 use protocol::reason::CloseReason;
 use protocol::time::Time;
 use protocol::websocket::client::{ClientEnd, Received};
@@ -403,6 +404,14 @@ impl Raw {
 }
 
 /// A body as bytes.
+/// A PING of somebody who has measured nothing.
+pub fn ping(stamp: u32) -> Body<'static> {
+    Body::Ping(Ping {
+        stamp,
+        ..Ping::default()
+    })
+}
+
 pub fn encoded(body: &Body<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     body.encode(&mut out);

@@ -8,7 +8,7 @@ use protocol::reason::CloseReason;
 
 use crate::cluster::metrics::Calm;
 use crate::cluster::player::Honest;
-use crate::cluster::raw::Raw;
+use crate::cluster::raw::{Raw, ping};
 use crate::cluster::{Cluster, Settings};
 
 /// Deadlines short enough for a test, a byte a second being slow by any of them.
@@ -117,8 +117,11 @@ fn who_never_finishes_is_sent_away_at_the_deadline() {
             // Alive, but not on its way anywhere.
             let mut raw = Raw::greeted(cluster);
             for stamp in 0..14 {
-                raw.send_body(&Body::Ping { stamp });
-                raw.expect("PONG", |body| *body == Body::Pong { stamp });
+                raw.send_body(&ping(stamp));
+                raw.expect(
+                    "PONG",
+                    |body| matches!(body, Body::Pong(pong) if pong.stamp == stamp),
+                );
                 std::thread::sleep(Duration::from_millis(200));
             }
             raw.expect_close(CloseReason::LoginTimeout);

@@ -309,7 +309,7 @@ fn check_records(mut run: &[u8]) {
                 Ok(Body::Sync(_) | Body::Ack { .. } | Body::Message { .. }) => {}
                 other => panic!("forwarded {other:?}"),
             },
-            Record::Open(_) | Record::End { .. } | Record::Gone => {}
+            Record::Open(_) | Record::End { .. } | Record::Gone | Record::Quality(_) => {}
             Record::Kick { .. } => panic!("a backend's record"),
         }
     }

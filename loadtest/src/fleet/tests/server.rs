@@ -10,6 +10,7 @@ use protocol::cipher::{Opener, RekeyPolicy, Sealer};
 use protocol::handshake::{self, Parameters, StaticKey};
 use protocol::ids::{GroupId, Incarnation, SessionId};
 use protocol::limits::FRAME_BYTES_MAX;
+use protocol::quality::Pong;
 use protocol::reason::CloseReason;
 use protocol::reassembly::Reassembly;
 use protocol::stream::{Delivery, OutboxLimits, StreamEnd};
@@ -271,8 +272,12 @@ impl Server {
                 sealer.seal(now, 0, out, |out| body.encode(out));
                 return true;
             }
-            Body::Ping { stamp } => {
-                sealer.seal(now, 0, out, |out| Body::Pong { stamp }.encode(out));
+            Body::Ping(ping) => {
+                let pong = Pong {
+                    stamp: ping.stamp,
+                    ..Pong::default()
+                };
+                sealer.seal(now, 0, out, |out| Body::Pong(pong).encode(out));
             }
             Body::Sync(sync) => {
                 link.stream.handle_sync(&sync);

@@ -11,6 +11,7 @@ use crate::frame::{FLAG_COMPRESSED, Header};
 use crate::handshake::{self, Parameters, StaticKey};
 use crate::ids::{GroupId, Incarnation, MessageId, SessionId};
 use crate::limits::FRAME_BYTES_MAX;
+use crate::quality::{Arrivals, Meter};
 use crate::reason::CloseReason;
 use crate::reassembly::Reassembly;
 use crate::stream::{Delivery, OutboxLimits, StreamEnd};
@@ -45,6 +46,7 @@ pub struct Double {
     /// What LOGIN said.
     pub login: Option<String>,
     pub pongs: Vec<u32>,
+    pub meter: Meter,
     pub unreliable: Vec<(Lane, u32)>,
     pub compressed_received: u32,
     pub phases_received: u32,
@@ -66,6 +68,7 @@ impl Double {
             backend: StreamEnd::backend(GROUP, Incarnation(1)),
             login: None,
             pongs: Vec::new(),
+            meter: Meter::default(),
             unreliable: Vec::new(),
             compressed_received: 0,
             phases_received: 0,
@@ -241,8 +244,11 @@ impl Double {
                 }
             }
             Body::Logout => self.close(now, CloseReason::LoggedOut),
-            Body::Ping { stamp } => self.seal(now, 0, &Body::Pong { stamp }),
-            Body::Pong { stamp } => self.pongs.push(stamp),
+            Body::Ping(ping) => {
+                let (pong, _) = self.meter.handle_ping(now, &ping, Arrivals::default());
+                self.seal(now, 0, &Body::Pong(pong));
+            }
+            Body::Pong(pong) => self.pongs.push(pong.stamp),
             Body::Sync(sync) if sync.group == GROUP => {
                 self.backend.handle_sync(&sync);
             }

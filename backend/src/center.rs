@@ -31,6 +31,7 @@
 mod claims;
 mod holdings;
 mod ledger;
+mod moves;
 mod shards;
 mod tokens;
 mod users;
@@ -57,7 +58,7 @@ use users::Users;
 /// use the numbers up, many enough that reserving is a rare entry.
 pub const RESERVED_BLOCK: u64 = 65_536;
 
-/// Sessions at a time, unless configured: a million take about 300 MB.
+/// Sessions at a time, unless configured: a million take about 650 MB (`users.rs`).
 pub const SESSIONS_MAX_DEFAULT: usize = 1_000_000;
 
 /// Token ids remembered: 65 s of logins at 15,000 a second.
@@ -132,12 +133,22 @@ pub struct CenterCounts {
     pub revoked: u64,
     /// Of these, so many that nobody held when their account logged in anew.
     pub replaced: u64,
-    /// Sessions freed because their shard did not list them any more.
+    /// Sessions that their shard did not list any more.
     pub vanished: u64,
+    /// Tickets that a shard asked for.
+    pub seeks: u64,
+    /// Sessions that went to another shard.
+    pub moved: u64,
+    /// Moves that were refused: the ticket was used, or center could not say.
+    pub moves_refused: u64,
     /// Leases that ran out with sessions.
     pub leases_lost: u64,
-    /// Sessions freed by that.
+    /// Sessions that ended because their shard was lost and nobody else could go on with them.
     pub sessions_lost: u64,
+    /// Sessions that stayed when their shard was lost or gave them up.
+    pub orphaned: u64,
+    /// Of these, so many to whom nobody came back.
+    pub orphans_ended: u64,
     /// Batches on disk.
     pub batches: u64,
     /// Batches that failed.
@@ -146,6 +157,8 @@ pub struct CenterCounts {
     pub journal_bytes: u64,
     /// Sessions now, granted or about to be.
     pub sessions: u64,
+    /// Of these, so many that no shard holds.
+    pub orphans: u64,
     /// Shards now, those without a link included.
     pub shards: u64,
     /// Claims waiting now.
@@ -195,6 +208,8 @@ struct InFlight {
     id: u64,
     rewrite: bool,
     claims: Vec<PendingClaim>,
+    /// Fences below this are reserved once it is on disk.
+    fences_below: u64,
 }
 
 /// The wait after a restart.
@@ -217,6 +232,8 @@ pub struct Center {
     fence_next: u64,
     /// Below these the journal has, or will have with the open batch, reserved.
     reserved: (u64, u64),
+    /// Fences below this are reserved on disk.
+    fences_durable_below: u64,
     /// Lease time in the journal, while it is not the configured one.
     lease_recovered_ms: u32,
     restart: Option<Restart>,
@@ -264,7 +281,12 @@ impl Center {
             tokens,
             session_next: recovered.sessions_below,
             fence_next: recovered.fences_below,
-            reserved: (recovered.sessions_below, recovered.fences_below),
+            // The first batch says it.
+            reserved: (
+                recovered.sessions_below + RESERVED_BLOCK,
+                recovered.fences_below + RESERVED_BLOCK,
+            ),
+            fences_durable_below: recovered.fences_below,
             restart,
             waiting: VecDeque::new(),
             open_entries: Vec::new(),
@@ -291,6 +313,7 @@ impl Center {
     pub fn counts(&self) -> CenterCounts {
         CenterCounts {
             sessions: self.users.len() as u64,
+            orphans: self.users.orphans() as u64,
             shards: self.shards.len() as u64,
             claims_waiting: self.waiting.len() as u64,
             tokens: self.tokens.len() as u64,
@@ -306,7 +329,7 @@ impl Center {
         Some(Seat {
             session: user.session,
             fence: user.fence,
-            shard: &self.shards.by_index(user.shard)?.key,
+            shard: &self.shards.by_index(user.shard?)?.key,
             slot: user.slot,
             generation: user.generation,
         })
@@ -332,7 +355,9 @@ impl Center {
             return Err(LinkFault::Full);
         }
         let lease_until = self.lease_end(now.time);
-        let linked = self.shards.link_up(&key, link, lease_until);
+        let linked = self
+            .shards
+            .link_up(&key, link, hello.resume_ms, lease_until);
         if linked.is_new {
             self.journal(&Entry::Attached(key));
         }
@@ -372,7 +397,7 @@ impl Center {
             Some(to_backend::Message::Hello(_)) => Err(LinkFault::Hello),
             Some(to_backend::Message::Claim(claim)) => self.handle_claim(now, link, index, claim),
             Some(to_backend::Message::Release(release)) => {
-                self.handle_release(index, &release);
+                self.handle_release(now, index, &release);
                 Ok(())
             }
             Some(to_backend::Message::Rebuild(rebuild)) => {
@@ -386,11 +411,9 @@ impl Center {
                 self.handle_abandon(link, index, abandon.claim);
                 Ok(())
             }
-            Some(to_backend::Message::Update(update)) => {
-                let live = update.session.as_ref().ok_or(LinkFault::Unreadable)?;
-                self.handle_update(index, live);
-                Ok(())
-            }
+            Some(to_backend::Message::Update(update)) => self.handle_update(index, update),
+            Some(to_backend::Message::Seek(seek)) => self.handle_seek(link, index, &seek),
+            Some(to_backend::Message::Move(wanted)) => self.handle_move(link, index, &wanted),
             None => Err(LinkFault::Unreadable),
         }
     }
@@ -410,6 +433,7 @@ impl Center {
             return;
         };
         self.ready = true;
+        self.fences_durable_below = in_flight.fences_below;
         self.counts.batches += 1;
         self.counts.journal_bytes = journal_bytes;
         if in_flight.rewrite {
@@ -434,10 +458,7 @@ impl Center {
         let in_flight = self.in_flight.take().map(|in_flight| in_flight.claims);
         let open = std::mem::take(&mut self.open_claims);
         for pending in in_flight.into_iter().flatten().chain(open) {
-            if let Some(user) = self.users.remove(pending.session) {
-                self.shards.remove_session(user.shard, user.session);
-                self.drop_shard_if_empty(user.shard);
-            }
+            self.forget_pending(pending.session);
             self.tokens.remove(&pending.token_id);
             self.refuse(pending.link, pending.claim, ClaimRefusal::Degraded);
         }
@@ -448,8 +469,9 @@ impl Center {
     pub fn handle_timeout(&mut self, now: Now) {
         self.tokens.forget(now.unix_ms);
         for index in self.shards.overdue(now.time) {
-            self.lose_lease(index);
+            self.lose_lease(now, index);
         }
+        self.end_orphans(now);
         if self
             .restart
             .as_ref()
@@ -495,6 +517,7 @@ impl Center {
             id,
             rewrite,
             claims: std::mem::take(&mut self.open_claims),
+            fences_below: self.reserved.1,
         });
         Some(Batch {
             id,
@@ -506,7 +529,8 @@ impl Center {
     /// When `handle_timeout` is due. It may find nothing to do.
     pub fn poll_timeout(&self) -> Option<Time> {
         let restart = self.restart.as_ref().map(|restart| restart.until);
-        [self.shards.earliest(), restart, self.degraded]
+        let orphan = self.users.next_orphan();
+        [self.shards.earliest(), restart, self.degraded, orphan]
             .into_iter()
             .flatten()
             .min()

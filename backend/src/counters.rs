@@ -169,7 +169,22 @@ impl Default for CenterCounters {
             plain(
                 "sallyport_center_vanished_total",
                 Counter,
-                "Sessions freed because their shard does not list them any more.",
+                "Sessions that their shard does not list any more.",
+            ),
+            plain(
+                "sallyport_center_seeks_total",
+                Counter,
+                "Tickets that a shard asked for.",
+            ),
+            plain(
+                "sallyport_center_moved_total",
+                Counter,
+                "Sessions that went to another shard with their client.",
+            ),
+            plain(
+                "sallyport_center_moves_refused_total",
+                Counter,
+                "Moves refused: the ticket was used, or center could not say.",
             ),
             plain(
                 "sallyport_center_leases_lost_total",
@@ -179,7 +194,17 @@ impl Default for CenterCounters {
             plain(
                 "sallyport_center_sessions_lost_total",
                 Counter,
-                "Sessions freed by a lease that ran out.",
+                "Sessions that ended with their shard.",
+            ),
+            plain(
+                "sallyport_center_orphaned_total",
+                Counter,
+                "Sessions that stayed when their shard was lost or gave them up.",
+            ),
+            plain(
+                "sallyport_center_orphans_ended_total",
+                Counter,
+                "Of these, those to whom nobody came back.",
             ),
             plain(
                 "sallyport_center_journal_batches_total",
@@ -200,6 +225,11 @@ impl Default for CenterCounters {
                 "sallyport_center_sessions",
                 Gauge,
                 "Sessions, granted or about to be.",
+            ),
+            plain(
+                "sallyport_center_orphans",
+                Gauge,
+                "Of these, those that no shard holds.",
             ),
             plain(
                 "sallyport_center_shards",
@@ -260,12 +290,18 @@ impl CenterCounters {
             center.revoked,
             center.replaced,
             center.vanished,
+            center.seeks,
+            center.moved,
+            center.moves_refused,
             center.leases_lost,
             center.sessions_lost,
+            center.orphaned,
+            center.orphans_ended,
             center.batches,
             center.batches_failed,
             center.journal_bytes,
             center.sessions,
+            center.orphans,
             center.shards,
             center.claims_waiting,
             center.tokens,

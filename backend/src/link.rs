@@ -40,6 +40,9 @@ pub enum LinkFault {
     /// A list of sessions with an impossible or repeated entry, or sent twice.
     #[error("a list of sessions with an impossible or repeated entry")]
     Rebuild,
+    /// A ticket, or the instances of a session, outside of their bounds.
+    #[error("a ticket or a session's instances outside of their bounds")]
+    Session,
     /// A record with impossible content.
     #[error("a record cannot be read")]
     Record,
@@ -62,7 +65,7 @@ pub enum LinkFault {
 
 impl LinkFault {
     /// All of them, for metrics.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Version,
         Self::Name,
         Self::Hello,
@@ -71,6 +74,7 @@ impl LinkFault {
         Self::Claim,
         Self::ClaimEarly,
         Self::Rebuild,
+        Self::Session,
         Self::Record,
         Self::Slow,
         Self::Lease,
@@ -90,6 +94,7 @@ impl LinkFault {
             Self::Claim => "claim",
             Self::ClaimEarly => "claim_early",
             Self::Rebuild => "rebuild",
+            Self::Session => "session",
             Self::Record => "record",
             Self::Slow => "slow",
             Self::Lease => "lease",

@@ -14,7 +14,8 @@
 //! OPEN attaches a session to a link; the same OPEN again, over this or another link, attaches
 //! it anew and both ends of its stream agree where to go on (SYNC). While its client
 //! is away nothing is sent for it: what is reliable waits in its outbox. A session whose link is
-//! lost waits for that, and ends when it has waited too long. It then stays ended: messages for
+//! lost, or whose shard says that it is gone from there, waits for that, and ends when it has
+//! waited too long. It then stays ended: messages for
 //! it were lost, and a session that lost reliable messages must not go on as if it had not.
 //!
 //! # Invariants
@@ -46,9 +47,10 @@ use crate::link::{LinkFault, LinkId, check_hello};
 /// Sessions of a game process unless configured: what one core can serve, several times over.
 pub const SESSIONS_MAX_DEFAULT: usize = 250_000;
 
-/// How long a session waits for its gateway's link, ms, unless configured: twice the lease,
-/// after which the gateway would have closed it anyhow.
-pub const LINK_GRACE_MS_DEFAULT: u64 = 30_000;
+/// How long a session waits for its gateway's link, ms, unless configured: when the gateway is
+/// lost, center keeps the session for the lease and then for the resume time, 15 s and 60 s
+/// unless configured, and its client may come back through another gateway until then.
+pub const LINK_GRACE_MS_DEFAULT: u64 = 90_000;
 
 /// Sessions remembered that ended here while their gateway could not hear of it: 24 bytes each.
 /// Past it the oldest is forgotten, and would start anew if its gateway still had it.
@@ -257,12 +259,8 @@ impl<G: Game> Stub<G> {
         let grace_until = now.time.after_ms(self.core.settings.link_grace_ms);
         for (id, session) in &mut self.core.sessions {
             if session.link == Some(link) {
-                session.link = None;
-                session.grace_until = Some(grace_until);
-                session.stream.detach();
                 self.core.counts.detached += 1;
-                // A timer of an earlier loss is earlier, and is then set anew.
-                if !std::mem::replace(&mut session.grace_timed, true) {
+                if session.lose_link(grace_until) {
                     let timer = (grace_until, *id, Timer::Grace);
                     self.core.timers.push(Reverse(timer));
                 }
@@ -334,12 +332,11 @@ impl<G: Game> Stub<G> {
     }
 
     fn handle_open(&mut self, now: Now, link: LinkId, id: SessionId, open: &Open<'_>) {
-        if let Some((fence, reason)) = self.core.ended.get(&id).copied() {
-            if open.fence <= fence {
-                self.core.kick(link, id, open.fence, reason);
-                return;
-            }
-            self.core.ended.remove(&id);
+        // A session that ended here stays ended, whoever brings it, under whatever fence: what
+        // was in its outbox is lost.
+        if let Some(reason) = self.core.how_it_ended(id, open.account) {
+            self.core.kick(link, id, open.fence, reason);
+            return;
         }
         if let Some(session) = self.core.sessions.get_mut(&id) {
             if open.fence < session.fence {
@@ -402,15 +399,6 @@ impl<G: Game> Stub<G> {
         reason: Option<CloseReason>,
         unix_ms: u64,
     ) {
-        // The gateway has closed it: it will not open it again.
-        if self
-            .core
-            .ended
-            .get(&id)
-            .is_some_and(|(ended, _)| *ended <= fence)
-        {
-            self.core.ended.remove(&id);
-        }
         match self.core.sessions.get(&id) {
             Some(session) if fence < session.fence => self.core.drop_record(DropReason::StaleFence),
             Some(_) => self.depart(
@@ -426,15 +414,18 @@ impl<G: Game> Stub<G> {
         }
     }
 
+    /// The shard has the session no more. Another one may: it waits for that as if the link were
+    /// lost.
     fn handle_gone(&mut self, now: Now, link: LinkId, id: SessionId) {
-        let session = self.core.sessions.get(&id);
-        if session.is_some_and(|session| session.link == Some(link)) {
-            let departure = Departure {
-                session: id,
-                reason: Some(CloseReason::PeerClosed),
-                unix_ms: now.unix_ms,
-            };
-            self.depart(now, departure);
+        let grace_until = now.time.after_ms(self.core.settings.link_grace_ms);
+        if let Some(session) = self.core.sessions.get_mut(&id)
+            && session.link == Some(link)
+        {
+            self.core.counts.detached += 1;
+            if session.lose_link(grace_until) {
+                let timer = (grace_until, id, Timer::Grace);
+                self.core.timers.push(Reverse(timer));
+            }
         }
     }
 
@@ -532,7 +523,7 @@ impl<G: Game> Stub<G> {
             None => self.core.count_kick(reason),
         }
         // The gateway may not hear of it, and come again with this session.
-        self.core.remember_ended(id, fence, reason);
+        self.core.remember_ended(id, reason);
         self.depart(
             now,
             Departure {
@@ -549,7 +540,7 @@ impl<G: Game> Stub<G> {
         };
         self.core.by_account.remove(&session.account);
         self.core
-            .remember_departed(session.account.clone(), session.fence);
+            .remember_departed(&session.account, session.fence, departure.session);
         self.core.counts.detached -= u64::from(session.link.is_none());
         self.core.counts.disconnected += 1;
         let mut context = Context {

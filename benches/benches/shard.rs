@@ -1,6 +1,7 @@
-//! A shard's turn without I/O: the requests of all clients in, records out,
-//! replies in, frames out. What is measured is the time in the shard alone; an
-//! element is one round trip.
+//! A shard without I/O; what is measured is the time in the shard alone. `turn`: the
+//! requests of all clients in, records out, replies in, frames out; an element is one
+//! round trip. `login` and `resume`: all clients come, or come back, until their group is
+//! up; an element is one client.
 
 use benches::shard::digest;
 use benches::tiny::{is_tiny, noise};
@@ -25,6 +26,12 @@ fn shard(c: &mut Criterion) {
                 let round = |_| crowd.round(&payload, |_, _| {});
                 (0..rounds).map(round).sum()
             });
+        });
+        group.bench_function(format!("login/{clients}"), |b| {
+            b.iter_custom(|rounds| (0..rounds).map(|_| Crowd::timed(clients).1).sum());
+        });
+        group.bench_function(format!("resume/{clients}"), |b| {
+            b.iter_custom(|rounds| (0..rounds).map(|_| crowd.resume()).sum());
         });
     }
     group.finish();

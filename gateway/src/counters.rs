@@ -121,6 +121,8 @@ counters! {
     logins: "counter", "sallyport_gateway_logins_total";
     /// Sessions resumed.
     resumes: "counter", "sallyport_gateway_resumes_total";
+    /// Of these, so many whose session came from another shard.
+    moves: "counter", "sallyport_gateway_moves_total";
     /// Frames from clients that passed every check of their envelope.
     frames_received: "counter", "sallyport_gateway_frames_received_total";
     /// Bytes of frames from clients.

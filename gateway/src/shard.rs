@@ -24,6 +24,7 @@ mod datagrams;
 mod footprint;
 mod front;
 pub mod look;
+mod moves;
 mod quality;
 mod resume;
 mod session;
@@ -31,7 +32,7 @@ mod uplinks;
 mod wheel;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -52,7 +53,7 @@ use rustc_hash::FxHashMap;
 use crate::counters::Counters;
 use crate::engine::ConnId;
 use crate::front::FrontConfig;
-use connection::{Connection, Phase};
+use connection::{Connection, PendingMove, PendingSeek, Phase};
 pub use datagrams::DatagramConfig;
 use datagrams::DatagramSide;
 #[cfg(any(test, feature = "testing"))]
@@ -181,6 +182,11 @@ pub struct Shard {
     tickets: FxHashMap<TicketId, SessionId>,
     /// Claims at center, at most one a connection before login.
     claims: FxHashMap<u64, ConnId>,
+    /// Tickets that center was asked for, in the order in which they were.
+    seeks: BTreeMap<u64, PendingSeek>,
+    /// Sessions that center was asked to move here.
+    moves: BTreeMap<u64, PendingMove>,
+    /// The next number of a claim, a seek or a move.
     next_claim: u64,
     uplinks: Vec<Uplink>,
     /// For each group, in the order of the configuration: its first uplink.
@@ -244,6 +250,8 @@ impl Shard {
             parking: Parking::default(),
             tickets: FxHashMap::default(),
             claims: FxHashMap::default(),
+            seeks: BTreeMap::new(),
+            moves: BTreeMap::new(),
             next_claim: 1,
             uplinks,
             group_first_uplink,
@@ -277,7 +285,7 @@ impl Shard {
         let sessions = self.connections.iter().flatten();
         sessions
             .filter_map(|connection| connection.session())
-            .chain(self.parking.iter())
+            .chain(self.parking.iter().map(|(session, _)| session))
             .map(|session| (&*session.account, session.id, session.fence))
     }
 
@@ -394,6 +402,7 @@ impl Shard {
             }
         }
         self.handle_lease(now);
+        self.expire_seeks(now);
         self.expire_parked(now);
         self.sweep(now);
     }
@@ -409,15 +418,19 @@ impl Shard {
             return;
         };
         let (deadline, reason) = match connection.phase {
-            Phase::Hello => (
+            _ if connection.is_unheard() => (
                 connection.since.after_ms(u64::from(handshake_timeout_ms)),
                 CloseReason::HandshakeTimeout,
+            ),
+            Phase::Hello | Phase::Seeking(_) => (
+                connection.since.after_ms(u64::from(handshake_timeout_ms)),
+                CloseReason::CenterUnavailable,
             ),
             Phase::Login | Phase::Resuming(_) => (
                 connection.since.after_ms(u64::from(login_timeout_ms)),
                 CloseReason::LoginTimeout,
             ),
-            Phase::Claiming(_) => (
+            Phase::Claiming(_) | Phase::Moving(_) => (
                 connection.since.after_ms(u64::from(login_timeout_ms)),
                 CloseReason::CenterUnavailable,
             ),
@@ -479,6 +492,9 @@ impl Shard {
                 if let Some(mut connection) = self.connections[index].take() {
                     let id = connection.id;
                     let end = self.bind_session(&mut connection);
+                    if connection.session().is_some_and(|session| session.untold) {
+                        self.tell_center(&mut connection);
+                    }
                     self.connections[index] = Some(connection);
                     if let Some(reason) = end {
                         self.close(now, id, reason);
@@ -504,6 +520,7 @@ impl Shard {
             pauses,
             self.lease_deadline(),
             self.parking.next(),
+            self.next_seek(),
             self.datagram_deadline(),
         ]
         .into_iter()
@@ -570,8 +587,8 @@ impl Shard {
         self.counters.close(reason);
         self.end_session(now, &mut connection, reason);
         let is_stream = connection.datagrams.is_none();
-        let unheard = matches!(connection.phase, Phase::Hello);
-        let handshaking = unheard && is_stream;
+        let unheard = connection.is_unheard();
+        let handshaking = is_stream && connection.ciphers.is_none();
         connection.phase = Phase::Closing;
         connection.since = now.time;
         connection.reassembly.release(&mut self.buffers);

@@ -11,8 +11,8 @@
 //! for the bytes to send. After `Event::Closed`, if `can_resume`: `resume`, and
 //! the same loop again. Time only moves forward.
 //!
-//! Over datagrams (`connect_datagrams`) the same calls mean one datagram each, and
-//! nothing is resumed.
+//! Over datagrams (`connect_datagrams`, `resume_datagrams`) the same calls mean one
+//! datagram each. A session may go from one transport to another.
 //!
 //! Invariant: an event is given to the caller once, in the order of the wire.
 
@@ -204,15 +204,14 @@ impl Client {
 
     /// Begins a connection that comes back to the session, when the last one is
     /// over: RESUME waits in `poll_transmit`. Any gateway of the cluster will do,
-    /// over any transport but datagrams. `ephemeral` must be fresh and secret.
+    /// whatever carried the last connection. `ephemeral` must be fresh and secret.
     ///
     /// # Errors
     /// `TicketUnknown` if there is nothing to come back to (`can_resume`).
     pub fn resume(&mut self, ephemeral: [u8; 32], now: Time) -> Result<(), CloseReason> {
         let ticket = self.tickets.next().filter(|_| self.can_resume());
         let ticket = ticket.ok_or(CloseReason::TicketUnknown)?;
-        // What the last connection had not sent is sealed under its keys.
-        self.out = Vec::new();
+        self.setup = None;
         self.reassembly = Reassembly::default();
         let initiator = Initiator::resume(ticket, ephemeral, now.wire_ms(), &mut self.out)?;
         self.state = State::Hello(initiator);
@@ -222,8 +221,7 @@ impl Client {
         Ok(())
     }
 
-    /// Whether the connection is over and the session perhaps not. Never over
-    /// datagrams.
+    /// Whether the connection is over and the session perhaps not.
     pub fn can_resume(&self) -> bool {
         self.is_closed() && self.session != SessionId(0) && self.tickets.next().is_some()
     }
@@ -445,6 +443,8 @@ impl Client {
 
     fn close(&mut self, closed: Closed, events: &mut impl FnMut(Event<'_>)) {
         self.state = State::Closed;
+        // What was not sent is sealed under keys that are over.
+        self.out = Vec::new();
         for stream in &mut self.streams {
             stream.detach();
         }
@@ -452,9 +452,7 @@ impl Client {
             // A reason of a later version; whether the session lives shows.
             return events(Event::Closed(closed));
         };
-        // A session over datagrams ends with its connection.
-        let over_datagrams = self.setup.is_some() && self.session != SessionId(0);
-        let had_session = over_datagrams || self.can_resume();
+        let had_session = self.can_resume();
         if reason == CloseReason::TicketUnknown {
             self.tickets.refuse();
         } else if !reason.leaves_session() {
@@ -600,6 +598,9 @@ impl Client {
                 let Ok(index) = self.stream(sync.group) else {
                     return Ok(());
                 };
+                if self.streams[index].is_left_end(&sync) {
+                    return Err(Closed::ByClient(CloseReason::LinkLost));
+                }
                 if self.streams[index].handle_sync(&sync) {
                     events(Event::GroupUp(sync.group));
                 }

@@ -130,6 +130,10 @@ pub const ACK_DELAY_MS: u64 = 5_000;
 /// Groups that one client talks to.
 pub const GROUPS_MAX: usize = 16;
 
+/// Instances that one session may have been moved away from. One that left more has seen its
+/// backends come and go for as long as it lives, and ends.
+pub const INSTANCES_LEFT_MAX: usize = 64;
+
 /// Data streams of one uplink; a session's records all go through one of them.
 /// More streams, less head-of-line blocking after a lost packet.
 pub const UPLINK_STREAMS: u8 = 4;

@@ -79,8 +79,8 @@ close_reasons! {
     Full = 36, "full", Ours, "no room for another session or connection";
     TicketUnknown = 39, "ticket_unknown", Nobody, "the ticket is not known, was used, or its session has ended; log in again";
     LoggedOut = 40, "logged_out", Nobody, "the client logged out";
-    LeaseLost = 41, "lease_lost", Ours, "the gateway lost its lease at center; log in again";
-    Draining = 42, "draining", Ours, "the gateway is being shut down; connect elsewhere";
+    LeaseLost = 41, "lease_lost", Ours, "the gateway lost its lease at center; come back to another one";
+    Draining = 42, "draining", Ours, "the gateway is being shut down; come back to another one";
     Revoked = 43, "revoked", Ours, "center does not know this session any more; log in again";
     OutboxOverflow = 44, "outbox_overflow", Nobody, "a backend keeps more unacknowledged messages than the bound";
     Kicked = 45, "kicked", Nobody, "a backend ended the session";
@@ -104,8 +104,6 @@ impl CloseReason {
                 | Self::AlreadyOnline
                 | Self::TicketUnknown
                 | Self::LoggedOut
-                | Self::LeaseLost
-                | Self::Draining
                 | Self::Revoked
                 | Self::OutboxOverflow
                 | Self::Kicked

@@ -298,6 +298,13 @@ impl StreamEnd {
         self.sync_wanted = false;
     }
 
+    /// Whether a SYNC comes from an end of the backend that has received something of this
+    /// session while it is not the one that this client knows: one that was left. What lies
+    /// between it and the present one would be lost or come twice.
+    pub fn is_left_end(&self, sync: &Sync) -> bool {
+        self.side == Side::Client && !sync.fresh && sync.incarnation != self.incarnation
+    }
+
     /// The other end says where it stands. Returns whether the ends now agree;
     /// a backend ignores a SYNC that is meant for an earlier incarnation, and one
     /// of a client that asks for more and more and acknowledges nothing.

@@ -14,7 +14,7 @@ use crate::quality::{Quality, Report};
 pub const ALPN: &[u8] = b"sallyport-uplink-1";
 
 /// Version told in the hello messages.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Bytes in front of each record's own part.
 pub const RECORD_HEADER_BYTES: usize = 12;
@@ -93,7 +93,8 @@ pub enum Record<'a> {
         /// Wire code of a `CloseReason`.
         reason: u16,
     },
-    /// Gateway → backend: the session is not here.
+    /// Gateway → backend: the session is not here, or not any more. It may be
+    /// opened from elsewhere.
     Gone,
     /// Gateway → backend: how good the client's connection is, when that has changed.
     Quality(Quality),

@@ -77,7 +77,12 @@ pub struct Book {
     fences: BTreeMap<(Boot, String), Fence>,
     claims: BTreeMap<(u64, u64), Claimed>,
     sessions_granted: BTreeSet<u64>,
-    last_fence: u64,
+    fences_given: BTreeSet<u64>,
+    last_fences: BTreeMap<String, u64>,
+    /// The fence of each session that center gave to another shard.
+    moved: BTreeMap<u64, u64>,
+    /// How often it did.
+    pub moves: u64,
     tokens_granted: BTreeMap<String, (Asker, u64)>,
     ephemerals: BTreeSet<Vec<u8>>,
 }
@@ -354,10 +359,7 @@ impl Book {
         check(is_new, Rule::IdsNeverRepeat, || {
             format!("center granted session {session} again")
         })?;
-        check(fence > self.last_fence, Rule::IdsNeverRepeat, || {
-            format!("center granted fence {fence} after {}", self.last_fence)
-        })?;
-        self.last_fence = fence;
+        self.note_fence(&account, fence)?;
         // A claim whose answer was lost with its link is asked again.
         let asked = (by, claim);
         let first = *self.tokens_granted.entry(token).or_insert(asked);
@@ -365,6 +367,29 @@ impl Book {
             format!("a token of {account} was granted a second session, {session}")
         })?;
         Ok(account)
+    }
+
+    /// Center gave a session to another shard.
+    pub fn note_moved(&mut self, session: u64, account: &str, fence: u64) -> Step {
+        self.note_fence(account, fence)?;
+        self.moves += 1;
+        self.moved.insert(session, fence);
+        Ok(())
+    }
+
+    /// A fence is given once. Those of one account rise; those of others may cross, since a
+    /// claim waits for the disk and a move does not.
+    fn note_fence(&mut self, account: &str, fence: u64) -> Step {
+        let is_new = self.fences_given.insert(fence);
+        let last = self.last_fences.insert(account.to_owned(), fence);
+        check(is_new && last < Some(fence), Rule::IdsNeverRepeat, || {
+            format!("center gave {account} fence {fence} after {last:?}")
+        })
+    }
+
+    /// Whether center gave a session to another shard after this fence.
+    pub fn was_moved(&self, session: u64, fence: u64) -> bool {
+        self.moved.get(&session).is_some_and(|last| *last > fence)
     }
 
     /// An end of a handshake showed its ephemeral public key.

@@ -65,6 +65,8 @@ pub struct Report {
     pub logins: u64,
     /// Reliable messages that clients sent.
     pub messages: u64,
+    /// Sessions that went to another shard.
+    pub moves: u64,
     /// Players that came into the view of others, summed over all.
     pub enters: u64,
     /// Times that a client was let on a map again in the same session.
@@ -214,6 +216,7 @@ impl World {
             digest: self.trace.digest(),
             logins,
             messages,
+            moves: self.book.moves,
             enters: self.enters,
             reentries: self.reentries,
             datagram_logins: self.datagrams.logins,

@@ -6,16 +6,17 @@ use std::sync::Arc;
 
 use protocol::control::{Claim, ClaimGranted, ClaimRefusal, ClaimRefused, to_shard};
 use protocol::ids::{Fence, SessionId};
-use protocol::limits::{ACCOUNT_BYTES_MAX, TOKEN_ID_BYTES_MAX};
+use protocol::limits::{ACCOUNT_BYTES_MAX, LABEL_BYTES_MAX, TOKEN_ID_BYTES_MAX};
 use protocol::reason::CloseReason;
-use protocol::time::Now;
+use protocol::time::{Now, Time};
 
 use super::ledger::{Entry, TokenUse};
+use super::moves::ticket_of;
 use super::shards::ShardIndex;
 use super::users::User;
 use super::{
     CLAIMS_PER_BATCH_MAX, CLAIMS_WAITING_MAX, CLAIMS_WAITING_PER_LINK_MAX, Center,
-    DEGRADED_RETRY_MS, FULL_RETRY_MS, PendingClaim, RESERVED_BLOCK, WaitingClaim,
+    DEGRADED_RETRY_MS, FULL_RETRY_MS, PendingClaim, WaitingClaim,
 };
 use crate::link::{LinkFault, LinkId};
 
@@ -30,9 +31,11 @@ impl Center {
         let bounded = |text: &str, max| !text.is_empty() && text.len() <= max;
         if !bounded(&claim.account, ACCOUNT_BYTES_MAX)
             || !bounded(&claim.token_id, TOKEN_ID_BYTES_MAX)
+            || claim.channel.len() > LABEL_BYTES_MAX
         {
             return Err(LinkFault::Claim);
         }
+        ticket_of(&claim.ticket)?;
         let Some(shard) = self.shards.by_index_mut(index) else {
             return Ok(());
         };
@@ -98,7 +101,7 @@ impl Center {
         {
             return Err(ClaimRefusal::TokenReused);
         }
-        if self.tokens.is_full() || self.users.is_full() {
+        if self.tokens.is_full() || !self.has_room() {
             return Err(ClaimRefusal::Full);
         }
         // From here on the token is used up, whatever comes out: the first claim that names it
@@ -115,11 +118,17 @@ impl Center {
             account: claim.account.into(),
             session,
             fence,
-            shard,
+            shard: Some(shard),
             slot: claim.slot,
             generation: claim.generation,
             granted: false,
             parked: false,
+            // It was looked at when the claim came.
+            ticket: ticket_of(&claim.ticket).unwrap_or_default(),
+            channel: claim.channel.into(),
+            client_version: claim.client_version,
+            told: None,
+            until: Time(0),
         };
         self.users.insert(user);
         self.shards.add_session(shard, session);
@@ -139,7 +148,12 @@ impl Center {
         let Some(user) = self.users.by_account(account) else {
             return true;
         };
-        let (session, fence, index) = (user.session, user.fence, user.shard);
+        let (session, fence) = (user.session, user.fence);
+        let Some(index) = user.shard else {
+            self.users.remove(session);
+            self.counts.replaced += 1;
+            return true;
+        };
         let link = self.shards.by_index(index).and_then(|shard| shard.link);
         // A shard without a link would not hear of it.
         let Some(link) = link.filter(|_| user.parked) else {
@@ -152,22 +166,13 @@ impl Center {
         true
     }
 
-    /// The next session id and fence; reserves a block where the last one is used up. The
-    /// reservation is in the same batch as the claim, or in an earlier one.
+    /// The next session id and fence. Where their block is a new one, its reservation is in the
+    /// same batch as the claim, or in an earlier one.
     pub(super) fn reserve(&mut self) -> (SessionId, Fence) {
-        if self.session_next >= self.reserved.0 || self.fence_next >= self.reserved.1 {
-            self.reserved = (
-                self.session_next + RESERVED_BLOCK,
-                self.fence_next + RESERVED_BLOCK,
-            );
-            self.journal(&Entry::Reserved {
-                sessions_below: self.reserved.0,
-                fences_below: self.reserved.1,
-            });
-        }
         let reserved = (SessionId(self.session_next), Fence(self.fence_next));
         self.session_next += 1;
         self.fence_next += 1;
+        self.reserve_ahead();
         reserved
     }
 
@@ -179,10 +184,8 @@ impl Center {
             return;
         };
         let (shard, fence) = (user.shard, user.fence);
-        if self.shards.by_link(pending.link) != Some(shard) {
-            self.users.remove(pending.session);
-            self.shards.remove_session(shard, pending.session);
-            self.drop_shard_if_empty(shard);
+        if shard.is_none() || self.shards.by_link(pending.link) != shard {
+            self.forget_pending(pending.session);
             self.counts.claims_abandoned += 1;
             return;
         }
@@ -196,6 +199,16 @@ impl Center {
                 fence: fence.0,
             }),
         );
+    }
+
+    /// A claim will not be granted; what was noted of it goes.
+    pub(super) fn forget_pending(&mut self, session: SessionId) {
+        if let Some(user) = self.users.remove(session)
+            && let Some(shard) = user.shard
+        {
+            self.shards.remove_session(shard, session);
+            self.drop_shard_if_empty(shard);
+        }
     }
 
     pub(super) fn refuse(&mut self, link: LinkId, claim: u64, refusal: ClaimRefusal) {

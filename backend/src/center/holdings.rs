@@ -1,31 +1,44 @@
 //! What the shards hold: releases, the lists that they send, their leases and the end of them.
 //!
-//! Invariant: a session leaves the table only when its shard says so or its lease has run out.
+//! Invariant: a session leaves its shard only when that says so, when its lease has run out, or
+//! when its client has come back elsewhere.
 
 use protocol::control::{LiveSession, Rebuild, Release, Renewed, Revoke, to_shard};
 use protocol::ids::{Fence, SessionId};
-use protocol::limits::ACCOUNT_BYTES_MAX;
+use protocol::limits::{ACCOUNT_BYTES_MAX, LABEL_BYTES_MAX};
 use protocol::reason::CloseReason;
 use protocol::time::{Now, Time};
 
 use super::ledger::{Entry, ShardKey};
+use super::moves::{ticket_of, told_of};
 use super::shards::{Shard, ShardIndex};
 use super::users::User;
 use super::{Center, LEASE_MARGIN_MS, Restart};
 use crate::link::{LinkFault, LinkId};
 
 impl Center {
-    pub(super) fn handle_release(&mut self, index: ShardIndex, release: &Release) {
+    pub(super) fn handle_release(&mut self, now: Now, index: ShardIndex, release: &Release) {
         let session = SessionId(release.session);
-        let matches =
-            |user: &User| user.fence.0 == release.fence && user.shard == index && user.granted;
+        let matches = |user: &User| {
+            user.fence.0 == release.fence && user.shard == Some(index) && user.granted
+        };
         if !self.users.by_session(session).is_some_and(matches) {
             self.counts.releases_ignored += 1;
             return;
         }
-        self.users.remove(session);
         self.shards.remove_session(index, session);
-        self.counts.released += 1;
+        if release.kept {
+            let resume_ms = self.resume_ms_of(index);
+            self.keep_or_end(now.time, session, resume_ms);
+        } else {
+            self.users.remove(session);
+            self.counts.released += 1;
+        }
+    }
+
+    fn resume_ms_of(&self, index: ShardIndex) -> u32 {
+        let shard = self.shards.by_index(index);
+        shard.map_or(0, |shard| shard.resume_ms)
     }
 
     pub(super) fn handle_rebuild(
@@ -36,28 +49,16 @@ impl Center {
         rebuild: Rebuild,
     ) -> Result<(), LinkFault> {
         for live in rebuild.sessions {
-            let session = SessionId(live.session);
-            let fits = live.session != 0
-                && !live.account.is_empty()
-                && live.account.len() <= ACCOUNT_BYTES_MAX;
-            if !fits || !self.shards.list(index, session) {
+            let (session, fence) = (SessionId(live.session), Fence(live.fence));
+            if !self.shards.list(index, session) {
                 return Err(LinkFault::Rebuild);
             }
-            let user = User {
-                account: live.account.as_str().into(),
-                session,
-                fence: Fence(live.fence),
-                shard: index,
-                slot: live.slot,
-                generation: live.generation,
-                granted: true,
-                parked: live.parked,
-            };
-            if self.take_over(user) {
-                self.counts.rebuilt += 1;
-            } else {
-                self.shards.unlist(index, session);
-                self.revoke(link, session, Fence(live.fence), CloseReason::Revoked);
+            match self.take_over(user_of(index, live)?) {
+                Ok(()) => self.counts.rebuilt += 1,
+                Err(reason) => {
+                    self.shards.unlist(index, session);
+                    self.revoke(link, session, fence, reason);
+                }
             }
         }
         if !rebuild.last {
@@ -66,11 +67,12 @@ impl Center {
         let Some(listed) = self.shards.end_list(index) else {
             return Err(LinkFault::Rebuild);
         };
-        // What the shard does not list it does not hold: a grant that was lost with the link
-        // before, or a release.
+        // What the shard does not list it does not hold: a grant, a release or a session on its
+        // way there was lost with the link before.
+        let resume_ms = self.resume_ms_of(index);
         for session in listed.vanished {
-            self.users.remove(session);
             self.counts.vanished += 1;
+            self.keep_or_end(now.time, session, resume_ms);
         }
         if let Some(renewal) = listed.renewal {
             self.handle_renew(now, link, index, renewal);
@@ -85,52 +87,53 @@ impl Center {
         Ok(())
     }
 
-    /// A shard says that it holds this session. Returns whether it may keep it.
-    pub(super) fn take_over(&mut self, user: User) -> bool {
+    /// A shard says that it holds this session. May it keep it? If not, why it must close it.
+    pub(super) fn take_over(&mut self, user: User) -> Result<(), CloseReason> {
         if user.fence.0 >= self.fence_next || user.session.0 >= self.session_next {
             // Granted by no center with this journal.
-            return false;
+            return Err(CloseReason::Revoked);
         }
-        if let Some(known) = self.users.by_session_mut(user.session) {
-            let is_same = known.account == user.account
-                && known.fence == user.fence
-                && known.shard == user.shard
-                && known.granted;
-            if is_same {
-                (known.slot, known.generation) = (user.slot, user.generation);
-                known.parked = user.parked;
+        let Some(shard) = user.shard else {
+            return Err(CloseReason::Revoked);
+        };
+        let rival = self.users.by_account(&user.account);
+        if let Some(known) = self.users.by_session(user.session) {
+            if known.fence > user.fence && known.account == user.account {
+                // It was moved away from there.
+                return Err(CloseReason::Superseded);
             }
-            return is_same;
+            let is_elsewhere = known.shard.is_some_and(|at| at != shard);
+            if known.account != user.account
+                || !known.granted
+                || (known.fence == user.fence && is_elsewhere)
+            {
+                return Err(CloseReason::Revoked);
+            }
+        } else if rival.is_some_and(|rival| rival.fence >= user.fence)
+            || (rival.is_none() && !self.has_room())
+        {
+            return Err(CloseReason::Revoked);
         }
         if let Some(rival) = self.users.by_account(&user.account) {
-            if rival.fence >= user.fence {
-                return false;
-            }
-            let (session, fence, shard) = (rival.session, rival.fence, rival.shard);
+            let (session, fence, holder) = (rival.session, rival.fence, rival.shard);
             self.users.remove(session);
-            self.shards.remove_session(shard, session);
-            if let Some(link) = self.shards.by_index(shard).and_then(|shard| shard.link) {
-                self.revoke(link, session, fence, CloseReason::Revoked);
+            if let Some(holder) =
+                holder.filter(|holder| *holder != shard || session != user.session)
+            {
+                let reason = match session == user.session {
+                    true => CloseReason::Superseded,
+                    false => CloseReason::Revoked,
+                };
+                self.shards.remove_session(holder, session);
+                if let Some(link) = self.shards.by_index(holder).and_then(|shard| shard.link) {
+                    self.revoke(link, session, fence, reason);
+                }
+                self.drop_shard_if_empty(holder);
             }
-            self.drop_shard_if_empty(shard);
-        } else if self.users.is_full() {
-            return false;
         }
-        self.shards.add_session(user.shard, user.session);
+        self.shards.add_session(shard, user.session);
         self.users.insert(user);
-        true
-    }
-
-    /// A shard tells what has become of a session.
-    pub(super) fn handle_update(&mut self, index: ShardIndex, live: &LiveSession) {
-        let user = self.users.by_session_mut(SessionId(live.session));
-        // One that was replaced or revoked a moment ago is told of in vain.
-        if let Some(user) =
-            user.filter(|user| user.shard == index && user.fence.0 == live.fence && user.granted)
-        {
-            (user.slot, user.generation) = (live.slot, live.generation);
-            user.parked = live.parked;
-        }
+        Ok(())
     }
 
     pub(super) fn revoke(
@@ -164,7 +167,7 @@ impl Center {
         now.after_ms(u64::from(self.settings.lease_ms) + LEASE_MARGIN_MS)
     }
 
-    pub(super) fn lose_lease(&mut self, index: ShardIndex) {
+    pub(super) fn lose_lease(&mut self, now: Now, index: ShardIndex) {
         let Some(shard) = self.shards.remove(index) else {
             return;
         };
@@ -173,9 +176,11 @@ impl Center {
             self.closes.push_back((link, LinkFault::Lease));
         }
         self.counts.leases_lost += u64::from(!shard.sessions.is_empty());
-        self.counts.sessions_lost += shard.sessions.len() as u64;
-        for session in shard.sessions {
-            self.users.remove(session);
+        // In order, so that equal runs stay equal.
+        let mut sessions: Vec<_> = shard.sessions.into_iter().collect();
+        sessions.sort_unstable();
+        for session in sessions {
+            self.keep_or_end(now.time, session, shard.resume_ms);
         }
         self.detach(shard.key);
     }
@@ -217,4 +222,30 @@ impl Center {
             });
         }
     }
+}
+
+/// A session as a shard lists it.
+fn user_of(index: ShardIndex, live: LiveSession) -> Result<User, LinkFault> {
+    let fits = live.session != 0
+        && !live.account.is_empty()
+        && live.account.len() <= ACCOUNT_BYTES_MAX
+        && live.channel.len() <= LABEL_BYTES_MAX;
+    if !fits {
+        return Err(LinkFault::Rebuild);
+    }
+    Ok(User {
+        account: live.account.into(),
+        session: SessionId(live.session),
+        fence: Fence(live.fence),
+        shard: Some(index),
+        slot: live.slot,
+        generation: live.generation,
+        granted: true,
+        parked: live.parked,
+        ticket: ticket_of(&live.ticket)?,
+        channel: live.channel.into(),
+        client_version: live.client_version,
+        told: Some(told_of(live.login_unix_ms, live.bindings, live.left)?),
+        until: Time(0),
+    })
 }

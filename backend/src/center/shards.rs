@@ -21,6 +21,8 @@ pub(super) struct ShardIndex(u32);
 pub(super) struct Shard {
     pub(super) key: ShardKey,
     pub(super) link: Option<LinkId>,
+    /// How long, ms, its sessions wait for their clients.
+    pub(super) resume_ms: u32,
     /// From then on it holds no session any more.
     lease_until: Time,
     /// Granted to it, or about to be.
@@ -95,13 +97,20 @@ impl Shards {
     }
 
     /// A hello has come. A shard that is known keeps the lease it has: a hello is no renewal.
-    pub(super) fn link_up(&mut self, key: &ShardKey, link: LinkId, lease_until: Time) -> LinkedUp {
+    pub(super) fn link_up(
+        &mut self,
+        key: &ShardKey,
+        link: LinkId,
+        resume_ms: u32,
+        lease_until: Time,
+    ) -> LinkedUp {
         let known = self.by_key.get(key).copied();
         let index = known.unwrap_or_else(|| {
             self.earliest = Some(self.earliest.map_or(lease_until, |at| at.min(lease_until)));
             self.add(Shard {
                 key: key.clone(),
                 link: None,
+                resume_ms,
                 lease_until,
                 sessions: HashSet::new(),
                 list: None,
@@ -112,6 +121,7 @@ impl Shards {
         let mut replaced = None;
         if let Some(shard) = self.by_index_mut(index) {
             replaced = shard.link.replace(link);
+            shard.resume_ms = resume_ms;
             shard.list = Some(HashSet::new());
             shard.renewal = None;
             shard.claims_waiting = 0;

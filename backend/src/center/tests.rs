@@ -1,6 +1,8 @@
-//! Rules one by one; random histories are in [`histories`].
+//! Rules one by one; sessions that go to another shard are in [`moves`], random histories in
+//! [`histories`].
 
 mod histories;
+mod moves;
 
 use protocol::control::{LiveSession, Rebuild, Release, Renew, Renewed, Revoke, Update};
 use protocol::reason::CloseReason;
@@ -8,6 +10,7 @@ use protocol::reason::CloseReason;
 use super::*;
 
 const LEASE_MS: u32 = 1_000;
+const RESUME_MS: u32 = 3_000;
 const UNIX_MS: u64 = 1_800_000_000_000;
 
 /// A center with a journal in memory.
@@ -44,6 +47,7 @@ fn hello(gateway: &str, shard: u32, boot: u64) -> ShardHello {
         gateway: gateway.to_owned(),
         shard,
         boot,
+        resume_ms: RESUME_MS,
     }
 }
 
@@ -62,7 +66,7 @@ fn live(session: u64, fence: u64, account: &str) -> LiveSession {
         account: account.to_owned(),
         slot: 1,
         generation: 2,
-        parked: false,
+        ..LiveSession::default()
     }
 }
 
@@ -189,7 +193,11 @@ impl Rig {
     fn release(&mut self, link: LinkId, session: u64, fence: u64) {
         self.say(
             link,
-            to_backend::Message::Release(Release { session, fence }),
+            to_backend::Message::Release(Release {
+                session,
+                fence,
+                kept: false,
+            }),
         )
         .expect("a release");
     }
@@ -230,10 +238,10 @@ fn a_session_that_nobody_holds_gives_way_to_a_new_login() {
     let (session, fence) = rig.granted();
     let update = |session, fence, parked| {
         to_backend::Message::Update(Update {
-            session: Some(LiveSession {
-                parked,
-                ..live(session, fence, "ann")
-            }),
+            session,
+            fence,
+            parked,
+            ..Update::default()
         })
     };
     // Told of another claim, or by a shard that does not hold it: nothing.

@@ -49,6 +49,15 @@ impl Session {
             self.stream.attach();
         }
     }
+
+    /// No link leads to the client. Whether a timer is to be set for the end of the wait: one of
+    /// an earlier loss is earlier, and is then set anew.
+    pub(super) fn lose_link(&mut self, grace_until: Time) -> bool {
+        self.link = None;
+        self.grace_until = Some(grace_until);
+        self.stream.detach();
+        !std::mem::replace(&mut self.grace_timed, true)
+    }
 }
 
 /// What a timer is for.
@@ -76,10 +85,10 @@ pub(super) struct Core {
     pub(super) timers: BinaryHeap<Reverse<(Time, SessionId, Timer)>>,
     /// Sessions to end once the game has returned.
     pub(super) ending: VecDeque<(SessionId, CloseReason)>,
-    pub(super) ended: HashMap<SessionId, (Fence, CloseReason)>,
+    pub(super) ended: HashMap<SessionId, CloseReason>,
     pub(super) ended_order: VecDeque<SessionId>,
-    /// Highest fence of accounts that were here and have gone.
-    pub(super) departed: HashMap<Arc<str>, Fence>,
+    /// The last sessions of accounts that were here and have gone.
+    pub(super) departed: HashMap<Arc<str>, (Fence, SessionId)>,
     pub(super) departed_order: VecDeque<(Arc<str>, Fence)>,
     /// Stream ends made so far: each gets an incarnation of its own, since one that starts
     /// anew has no memory even if it is in the same process.
@@ -293,26 +302,42 @@ impl Core {
     pub(super) fn was_later_here(&self, account: &str, fence: Fence) -> bool {
         self.departed
             .get(account)
-            .is_some_and(|later| *later > fence)
+            .is_some_and(|(later, _)| *later > fence)
     }
 
-    pub(super) fn remember_departed(&mut self, account: Arc<str>, fence: Fence) {
-        self.departed_order.push_back((Arc::clone(&account), fence));
-        self.departed.insert(account, fence);
+    /// Why a session that was here has ended, if it has.
+    pub(super) fn how_it_ended(&self, id: SessionId, account: &str) -> Option<CloseReason> {
+        if let Some(reason) = self.ended.get(&id) {
+            return Some(*reason);
+        }
+        let departed = self.departed.get(account);
+        let is_it = departed.is_some_and(|(_, session)| *session == id);
+        (is_it && !self.sessions.contains_key(&id)).then_some(CloseReason::LinkLost)
+    }
+
+    pub(super) fn remember_departed(
+        &mut self,
+        account: &Arc<str>,
+        fence: Fence,
+        session: SessionId,
+    ) {
+        self.departed_order.push_back((Arc::clone(account), fence));
+        self.departed.insert(Arc::clone(account), (fence, session));
         while self.departed_order.len() > DEPARTED_MAX {
             if let Some((oldest, fence)) = self.departed_order.pop_front()
-                && self.departed.get(&oldest) == Some(&fence)
+                && self
+                    .departed
+                    .get(&oldest)
+                    .is_some_and(|(last, _)| *last == fence)
             {
                 self.departed.remove(&oldest);
             }
         }
     }
 
-    pub(super) fn remember_ended(&mut self, id: SessionId, fence: Fence, reason: CloseReason) {
-        if self.ended.insert(id, (fence, reason)).is_none() {
-            self.ended_order.push_back(id);
-        }
-        // Those that the gateway has confirmed are in the order only.
+    pub(super) fn remember_ended(&mut self, id: SessionId, reason: CloseReason) {
+        self.ended.insert(id, reason);
+        self.ended_order.push_back(id);
         while self.ended_order.len() > ENDED_MAX {
             if let Some(oldest) = self.ended_order.pop_front() {
                 self.ended.remove(&oldest);

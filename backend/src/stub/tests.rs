@@ -72,6 +72,7 @@ fn hello() -> ShardHello {
         gateway: "edge".to_owned(),
         shard: 0,
         boot: 1,
+        resume_ms: 0,
     }
 }
 
@@ -459,6 +460,76 @@ fn a_session_whose_gateway_stays_away_ends_for_good() {
 }
 
 #[test]
+fn a_session_goes_on_over_the_link_of_another_gateway() {
+    for says_gone in [0, 1, 2] {
+        let mut rig = Rig::new();
+        let incarnation = rig.player(1, 10, "ann");
+        rig.message(1, 1, Lane::Reliable, 1, b"one");
+        rig.out();
+        rig.link(2);
+        // The old gateway hears of it before the new one's OPEN comes, after it, or never.
+        if says_gone == 1 {
+            rig.record(1, 1, Record::Gone);
+            assert_eq!(rig.stub.counts().detached, 1);
+        }
+        rig.record(2, 1, open(12, "ann"));
+        if says_gone == 2 {
+            rig.record(1, 1, Record::Gone);
+        }
+        assert_eq!(rig.stub.counts().detached, 0);
+        match rig.out().as_slice() {
+            [(2, 1, Out::Sync(sync))] => {
+                assert_eq!((sync.incarnation.0, sync.fresh), (incarnation, false));
+            }
+            other => panic!("{other:?}"),
+        }
+        rig.sync(2, 1, incarnation, 1, 2);
+        assert_eq!(payloads(&rig.out()), [b"one"]);
+        // What the old one still says of it counts no more.
+        rig.message(1, 1, Lane::Reliable, 2, b"stale");
+        assert_eq!(rig.drops(DropReason::SessionGone), 1);
+        rig.record(1, 1, open(10, "ann"));
+        assert_eq!(rig.out(), [(1, 1, Out::Kick(10, CloseReason::Revoked))]);
+        let end = Record::End {
+            fence: Fence(10),
+            reason: CloseReason::NotResumed as u16,
+            unix_ms: UNIX_MS,
+        };
+        rig.record(1, 1, end);
+        assert_eq!(rig.drops(DropReason::StaleFence), 2);
+        rig.wait_until(60_000);
+        assert_eq!(rig.notes(), ["connected ann 10"]);
+    }
+}
+
+#[test]
+fn a_session_that_ended_here_is_not_opened_under_a_higher_fence() {
+    // By the gateway's word, which crossed with the move; and by this side's.
+    for by_gateway in [true, false] {
+        let mut rig = Rig::new();
+        rig.player(1, 10, "ann");
+        rig.link(2);
+        if by_gateway {
+            let end = Record::End {
+                fence: Fence(10),
+                reason: CloseReason::NotResumed as u16,
+                unix_ms: UNIX_MS,
+            };
+            rig.record(1, 1, end);
+        } else {
+            rig.stub.handle_link_down(rig.now, LinkId(1));
+            rig.wait_until(1_000);
+        }
+        rig.record(2, 1, open(11, "ann"));
+        assert_eq!(rig.out(), [(2, 1, Out::Kick(11, CloseReason::LinkLost))]);
+        assert_eq!(rig.stub.counts().sessions, 0);
+        // A new session of the account is welcome.
+        rig.record(2, 3, open(12, "ann"));
+        assert_eq!(rig.stub.counts().sessions, 1);
+    }
+}
+
+#[test]
 fn a_lower_fence_is_refused_and_a_higher_one_takes_over() {
     let mut rig = Rig::new();
     rig.player(1, 10, "ann");
@@ -527,10 +598,8 @@ fn an_end_counts_with_its_fence_only() {
     assert_eq!(rig.drops(DropReason::SessionGone), 1);
     rig.player(2, 11, "bob");
     rig.record(1, 2, Record::Gone);
-    assert_eq!(
-        rig.notes(),
-        ["connected bob 11", "disconnected 2 peer_closed"]
-    );
+    assert_eq!(rig.notes(), ["connected bob 11"]);
+    assert_eq!(rig.stub.counts().detached, 1, "it waits for another shard");
     assert_eq!(rig.kicks(), 0);
 }
 
@@ -580,7 +649,9 @@ fn a_kick_is_told_again_if_the_link_lost_it() {
         unix_ms: 0,
     };
     rig.record(2, 1, end);
-    assert!(rig.stub.core.ended.is_empty());
+    // The word of one gateway does not bind another.
+    rig.record(2, 1, open(11, "ann"));
+    assert_eq!(rig.out(), [(2, 1, Out::Kick(11, CloseReason::Kicked))]);
     assert_eq!(rig.notes(), [""; 0]);
 }
 

@@ -162,6 +162,7 @@ fn claims_are_granted_and_refused() {
         a.say(to_backend::Message::Release(Release {
             session: ann.session,
             fence: ann.fence,
+            kept: false,
         }));
         a.say(claim("ann", "t3"));
         let again = granted(&mut a).await;
@@ -191,9 +192,7 @@ fn a_killed_center_comes_back_and_knows_what_it_must() {
             session: ann.session,
             fence: ann.fence,
             account: "ann".to_owned(),
-            slot: 0,
-            generation: 0,
-            parked: false,
+            ..LiveSession::default()
         };
         let mut b = attach(&center, "b", vec![]).await;
         // Center cannot know yet what a holds.
@@ -290,6 +289,7 @@ fn what_a_gateway_may_not_say_costs_its_own_link_only() {
             gateway: "bad".to_owned(),
             shard: 0,
             boot: 1,
+            resume_ms: 0,
         }));
         assert_eq!(bad.closed().await, (1, "version".to_owned()));
 

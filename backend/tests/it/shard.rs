@@ -77,6 +77,7 @@ impl Shard {
             gateway: name.to_owned(),
             shard: 0,
             boot,
+            resume_ms: 0,
         }));
         match shard.hear().await {
             to_shard::Message::Hello(hello) => (shard, hello),

@@ -176,11 +176,11 @@ impl GameConfig {
                 // Acknowledgements may wait for this many messages.
                 limits::ACK_MESSAGES_MAX * 4..=1 << 20,
             ),
-            // Twice the lease: a gateway that comes back within it finds its
-            // sessions again, and after it center has given them up.
+            // The clients of a lost gateway may come back elsewhere for the lease and
+            // the resume time; after both center has given them up.
             link_grace_ms: reader.integer(
                 key("sessions.link_grace_ms"),
-                Some(30_000),
+                Some(backend::stub::LINK_GRACE_MS_DEFAULT),
                 1_000..=600_000,
             ),
             admin: AdminConfig::read(reader, "127.0.0.1:7201"),

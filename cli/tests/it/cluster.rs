@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod player;
 pub mod process;
 pub mod raw;
+pub mod socket;
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};

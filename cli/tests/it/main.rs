@@ -16,6 +16,7 @@ mod help;
 mod impair;
 mod keys;
 mod launch;
+mod moves;
 mod quality;
 mod resume;
 mod roles;

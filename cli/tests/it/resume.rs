@@ -11,6 +11,8 @@ use crate::cluster::player::{Honest, Player};
 
 const PARKED: &str = "sallyport_gateway_sessions_parked";
 const RESUMES: &str = "sallyport_gateway_resumes_total";
+const LOGINS: &str = "sallyport_gateway_logins_total";
+const MOVES: &str = "sallyport_gateway_moves_total";
 
 #[test]
 fn a_client_comes_back_again_and_again_and_nothing_is_lost() {
@@ -128,9 +130,9 @@ fn a_recorded_resume_is_worthless_and_harms_nobody() {
 }
 
 #[test]
-fn a_crowd_that_is_cut_comes_back_whole() {
+fn a_crowd_that_is_cut_comes_back_whole_on_any_shard() {
     const CROWD: usize = 200;
-    let cluster = Cluster::start(&[], &[], &[]);
+    let cluster = Cluster::start(&["engine.shards=2"], &[], &[]);
     let mut crowd: Vec<_> = (0..CROWD)
         .map(|index| Player::login(&cluster, &format!("crowd-{index}")))
         .collect();
@@ -152,6 +154,14 @@ fn a_crowd_that_is_cut_comes_back_whole() {
     }
     let gateway = cluster.metrics("gateway");
     assert_eq!(gateway.value(RESUMES), 3 * CROWD as u64);
+    assert_eq!(gateway.value(LOGINS), CROWD as u64);
     assert_eq!(gateway.value(PARKED), 0);
+    // Nobody chooses the shard: about half came to the other one each time.
+    let moves = gateway.value(MOVES);
+    assert!((100..500).contains(&moves), "{moves}");
+    let center = cluster.metrics("center");
+    assert_eq!(center.value("sallyport_center_moved_total"), moves);
+    let game = cluster.metrics("game");
+    assert_eq!(game.value("sallyport_game_connected_total"), CROWD as u64);
     cluster.wait_metric("game", "sallyport_game_sessions", |sessions| sessions == 0);
 }

@@ -133,7 +133,10 @@ impl State {
             return;
         }
         let begun = match (&mut self.core, token) {
-            (Some(core), None) => core.resume(ephemeral, now),
+            (Some(core), None) => match self.config.transport {
+                Transport::Udp => core.resume_datagrams(ephemeral, now),
+                Transport::Tcp | Transport::WebSocket => core.resume(ephemeral, now),
+            },
             (_, token) => {
                 let config = self.core_config(token.unwrap_or_default());
                 let core = match self.config.transport {

@@ -14,6 +14,7 @@ use protocol::control::{self, ShardHello, ToBackend, to_backend, to_shard};
 use protocol::ids::{MessageId, SessionId};
 use protocol::reason::CloseReason;
 use protocol::stream::OutboxLimits;
+use protocol::ticket::Ticket;
 use protocol::time::Now;
 use protocol::uplink::{self, Record};
 
@@ -184,6 +185,17 @@ pub fn to_shard_messages() -> Vec<Vec<u8>> {
             reason: 43,
             ..control::Revoke::default()
         }),
+        to_shard::Message::Found(control::Found {
+            seek: 1,
+            session: 1,
+            ticket: vec![3; 32],
+            ..control::Found::default()
+        }),
+        to_shard::Message::Moved(control::Moved {
+            r#move: 1,
+            session: Some(live_session(1)),
+            ..control::Moved::default()
+        }),
     ];
     let mut messages: Vec<Vec<u8>> = messages.into_iter().map(testing::to_shard_bytes).collect();
     messages.push(testing::hello(GAME, u32::from(GROUP.0), 15_000));
@@ -231,13 +243,37 @@ pub fn to_center_messages() -> Vec<Vec<u8>> {
             ..control::Rebuild::default()
         }),
         to_backend::Message::Update(control::Update {
-            session: Some(live_session(1)),
+            session: 1,
+            fence: 1,
+            ticket: vec![3; 32],
+            bindings: vec![instance()],
+            left: vec![instance()],
             ..control::Update::default()
+        }),
+        to_backend::Message::Seek(control::Seek {
+            seek: 1,
+            ticket: Ticket::from_key([3; 32]).id().0,
+            ..control::Seek::default()
+        }),
+        to_backend::Message::Move(control::Move {
+            r#move: 1,
+            session: 1,
+            ticket: Ticket::from_key([3; 32]).id().0,
+            next: vec![4; 32],
+            ..control::Move::default()
         }),
     ]
     .into_iter()
     .map(to_backend_bytes)
     .collect()
+}
+
+fn instance() -> control::Instance {
+    control::Instance {
+        group: u32::from(GROUP.0),
+        name: "backend-1".to_owned(),
+        boot: 1,
+    }
 }
 
 /// A hello of a shard.
@@ -247,6 +283,7 @@ fn shard_hello(shard: u32, boot: u64) -> ShardHello {
         gateway: "gateway".to_owned(),
         shard,
         boot,
+        resume_ms: 1_000,
     }
 }
 

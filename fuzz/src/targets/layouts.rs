@@ -12,6 +12,7 @@ use protocol::datagram::chunk::{Ack, Chunk, Chunks};
 use protocol::datagram::cookie::{ADDRESS_BYTES, COOKIE_BYTES, Cookies};
 use protocol::datagram::hello::{self, Setup};
 use protocol::datagram::{Cid, split};
+use protocol::handshake::{HELLO_FRAME_BYTES, RESUME_FRAME_BYTES};
 use protocol::ids::{Fence, GroupId, Incarnation, MessageId, SessionId};
 use protocol::limits::{
     ACCOUNT_BYTES_MAX, DATAGRAM_BYTES_MAX, DECOMPRESSED_BYTES_MAX, TOKEN_ID_BYTES_MAX,
@@ -227,7 +228,12 @@ pub fn setup(data: &[u8]) -> u64 {
 
 /// One of each, an INIT with a good cookie among them.
 pub fn setup_seeds() -> Vec<Vec<u8>> {
-    let hello = [8; 68];
+    let first = |length: usize| {
+        let mut frame = vec![8; length];
+        frame[..3].copy_from_slice(&[length as u8, 0, 0]);
+        frame
+    };
+    let (hello, resume) = (first(HELLO_FRAME_BYTES), first(RESUME_FRAME_BYTES));
     let made = Cookies::new(COOKIE_SECRET).make(COOKIE_UNIX_MS, &COOKIE_ADDRESS, COOKIE_NONCE);
     let messages = [
         Setup::Init {
@@ -236,7 +242,7 @@ pub fn setup_seeds() -> Vec<Vec<u8>> {
         },
         Setup::Init {
             cookie: &[0; COOKIE_BYTES],
-            hello: &hello,
+            hello: &resume,
         },
         Setup::Retry { cookie: &made },
         Setup::Accept {
@@ -368,6 +374,8 @@ fn kind_of(message: &to_backend::Message) -> u64 {
         to_backend::Message::Claim(_) => 2,
         to_backend::Message::Release(_) => 3,
         to_backend::Message::Rebuild(_) => 4,
+        to_backend::Message::Seek(_) => 6,
+        to_backend::Message::Move(_) => 7,
         _ => 5,
     }
 }

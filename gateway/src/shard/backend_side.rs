@@ -6,7 +6,7 @@ use protocol::body::{Body, Lane, MessageKind};
 use protocol::client::compressed;
 use protocol::control::{self, BackendHello, ToShard, to_backend, to_shard};
 use protocol::ids::{Fence, SessionId};
-use protocol::limits::{MESSAGE_HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use protocol::limits::{LABEL_BYTES_MAX, MESSAGE_HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use protocol::reason::{CloseReason, DropReason};
 use protocol::time::Now;
 use protocol::uplink::{self, Record};
@@ -34,6 +34,7 @@ impl Shard {
             gateway: self.config.gateway.clone(),
             shard: self.config.shard.0,
             boot: self.config.boot,
+            resume_ms: self.config.resume_ms,
         };
         if let Some(uplink) = self.uplinks.get_mut(uplink) {
             uplink.reset();
@@ -115,6 +116,8 @@ impl Shard {
                         reason.unwrap_or(CloseReason::Revoked),
                     );
                 }
+                to_shard::Message::Found(found) => self.handle_found(now, &found),
+                to_shard::Message::Moved(moved) => self.handle_moved(now, moved),
                 to_shard::Message::Hello(_) => {}
             }
         } else {
@@ -158,8 +161,13 @@ impl Shard {
             );
             return self.refuse_uplink(at, why);
         }
+        if hello.instance.len() > LABEL_BYTES_MAX {
+            let why = format!("its name is longer than {LABEL_BYTES_MAX} bytes");
+            return self.refuse_uplink(at, why);
+        }
         uplink.up = true;
         uplink.boot = hello.boot;
+        uplink.instance = hello.instance.as_str().into();
         uplink.wants_address = hello.wants_address;
         self.actions.push_back(Action::Notice(Notice::UplinkUp {
             uplink: at,
@@ -213,11 +221,7 @@ impl Shard {
 
     /// A backend ends a session: one that is bound to it, no other.
     fn handle_kick(&mut self, now: Now, at: usize, id: SessionId, fence: Fence, reason: u16) {
-        let session = match self.sessions.get(&id) {
-            Some(&conn) => Self::at(&mut self.connections, conn).and_then(|c| c.session()),
-            None => self.parking.session(id),
-        };
-        let Some(session) = session else {
+        let Some(session) = self.session_here(id) else {
             return;
         };
         let bound = self.uplinks[at]

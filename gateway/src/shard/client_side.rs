@@ -211,6 +211,10 @@ impl Shard {
         connection: &mut Connection,
         frame: &mut [u8],
     ) -> Result<(), CloseReason> {
+        if !matches!(connection.phase, Phase::Hello) {
+            // A client waits for its WELCOME.
+            return Err(CloseReason::BadHandshake);
+        }
         if let Some(ticket) = handshake::ticket_id(frame) {
             return self.handle_resume(now, connection, frame, ticket);
         }
@@ -250,8 +254,8 @@ impl Shard {
         keys: Keys,
     ) {
         let client_ms = Header::decode(frame).map_or(0, |header| header.timestamp_ms);
+        connection.ticket = Some(keys.ticket());
         connection.ciphers = Some(Ciphers {
-            ticket: keys.ticket(),
             sealer: Sealer::new(keys.gateway, now.time, self.config.rekey),
             opener: Opener::new(keys.client),
             clock: ClockOffset::new(client_ms, now.time),

@@ -3,11 +3,13 @@
 //! `session` do.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use protocol::body::Body;
 use protocol::check::{Bucket, ClockOffset};
 use protocol::cipher::{Opener, Sealer};
-use protocol::ids::{Fence, SessionId, TicketId};
+use protocol::control;
+use protocol::ids::{Fence, GroupId, SessionId, TicketId};
 use protocol::limits::{FRAME_BYTES_MAX, HELLO_FRAME_BYTES_MAX, LOGIN_FRAME_BYTES_MAX};
 use protocol::quality::{Digest, Meter};
 use protocol::reassembly::Reassembly;
@@ -23,6 +25,9 @@ use crate::front::Front;
 pub enum Phase {
     /// Accepted; its HELLO has not come.
     Hello,
+    /// Center is asked whose ticket it is that its RESUME names: the number of the
+    /// question.
+    Seeking(u64),
     /// Keys stand; its LOGIN has not come.
     Login,
     /// Its claim is at center.
@@ -30,6 +35,9 @@ pub enum Phase {
     /// Keys stand by a ticket; its ATTACH has not come. The session does not
     /// know of it yet.
     Resuming(Box<PendingResume>),
+    /// Its ATTACH has come, and center is asked to move the session here: the number
+    /// of the move.
+    Moving(u64),
     /// Logged in.
     Session(Box<Session>),
     /// CLOSE is out or on its way; what still comes is discarded.
@@ -62,6 +70,41 @@ pub struct PendingResume {
     pub ticket: TicketId,
 }
 
+/// A RESUME whose ticket is not known here, while center is asked.
+#[derive(Debug)]
+pub struct PendingSeek {
+    /// Who sent it.
+    pub asker: Asker,
+    /// The ticket's id.
+    pub ticket: TicketId,
+    /// The frame.
+    pub resume: Box<[u8]>,
+    /// When it came.
+    pub since: Time,
+}
+
+/// Who sent a RESUME.
+#[derive(Clone, Copy, Debug)]
+pub enum Asker {
+    /// A connection.
+    Connection(ConnId),
+    /// An INIT from this address with this nonce, which has no connection yet.
+    Init(SocketAddr, u64),
+}
+
+/// A session that center was asked to move here.
+#[derive(Debug)]
+pub struct PendingMove {
+    /// Whose ATTACH it was; it may have gone.
+    pub conn: ConnId,
+    /// The session.
+    pub session: SessionId,
+    /// The ticket that the move uses up.
+    pub ticket: TicketId,
+    /// The one that takes its place.
+    pub next: Ticket,
+}
+
 /// A logged-in player.
 #[derive(Debug)]
 pub struct Session {
@@ -79,10 +122,14 @@ pub struct Session {
     pub login_unix_ms: u64,
     /// For each configured group, in its order: where its messages go.
     pub bindings: Box<[Binding]>,
-    /// Instances (uplink and boot) that it was moved away from while they may
-    /// have lived, at most one boot an uplink. It never goes back to one: that
-    /// end of its stream would go on where the client's no longer can.
-    pub left: Vec<(u16, u64)>,
+    /// Where the shard that had it before had opened it, as far as it is not open here.
+    pub elsewhere: Vec<Instance>,
+    /// Instances that it was moved away from while they may have lived, at most one
+    /// boot of each name and `INSTANCES_LEFT_MAX` in all. It never goes back to one:
+    /// that end of its stream would go on where the client's no longer can.
+    pub left: Vec<Instance>,
+    /// Center has not been told yet where it is bound, or with which ticket it comes back.
+    pub untold: bool,
     /// What backends were told of its connection's quality.
     pub told: Told,
 }
@@ -96,6 +143,40 @@ pub struct Told {
     pub at_ms: u32,
 }
 
+/// One start of an instance of a group, by the name that every gateway knows it by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// The group that it serves.
+    pub group: GroupId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Which start.
+    pub boot: u64,
+}
+
+impl Instance {
+    /// As center is told of it.
+    pub fn told(&self) -> control::Instance {
+        control::Instance {
+            group: u32::from(self.group.0),
+            name: self.name.to_string(),
+            boot: self.boot,
+        }
+    }
+}
+
+impl TryFrom<control::Instance> for Instance {
+    type Error = std::num::TryFromIntError;
+
+    fn try_from(told: control::Instance) -> Result<Self, Self::Error> {
+        Ok(Self {
+            group: GroupId(told.group.try_into()?),
+            name: told.name.into(),
+            boot: told.boot,
+        })
+    }
+}
+
 /// Where the messages of one group go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Binding {
@@ -104,6 +185,8 @@ pub struct Binding {
     /// The uplink's epoch in which the session was opened there; it is open
     /// only while the uplink is still in that epoch.
     pub epoch: u32,
+    /// Which start of the instance it was opened at.
+    pub boot: u64,
     /// The client knows that the group is down.
     pub down_told: bool,
 }
@@ -126,8 +209,6 @@ pub struct Ciphers {
     pub opener: Opener,
     /// The client's clock against ours.
     pub clock: ClockOffset,
-    /// With which its session can be resumed, once it has one.
-    pub ticket: Ticket,
 }
 
 /// One connection.
@@ -143,6 +224,9 @@ pub struct Connection {
     pub front: Option<Box<Front>>,
     /// None before the handshake, and over datagrams.
     pub ciphers: Option<Ciphers>,
+    /// With which its session can be resumed, once it has one; none before the
+    /// handshake.
+    pub ticket: Option<Ticket>,
     /// What a connection over datagrams has instead.
     pub datagrams: Option<Box<Datagrams>>,
     /// A frame that has not come whole.
@@ -190,6 +274,7 @@ impl Connection {
             phase: Phase::Hello,
             front: None,
             ciphers: None,
+            ticket: None,
             datagrams: None,
             reassembly: Reassembly::default(),
             frames,
@@ -224,7 +309,7 @@ impl Connection {
     /// The longest frame that may come now.
     pub fn frame_bytes_max(&self) -> usize {
         match self.phase {
-            Phase::Hello => HELLO_FRAME_BYTES_MAX,
+            Phase::Hello | Phase::Seeking(_) => HELLO_FRAME_BYTES_MAX,
             Phase::Session(_) => FRAME_BYTES_MAX,
             _ => LOGIN_FRAME_BYTES_MAX,
         }
@@ -235,6 +320,15 @@ impl Connection {
         match &self.phase {
             Phase::Session(session) => Some(session),
             _ => None,
+        }
+    }
+
+    /// Whether nothing has come of it that could be told from a stranger's.
+    pub fn is_unheard(&self) -> bool {
+        match self.phase {
+            Phase::Hello => true,
+            Phase::Closing => false,
+            _ => self.datagrams.as_ref().is_some_and(|it| it.is_unheard()),
         }
     }
 

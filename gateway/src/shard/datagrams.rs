@@ -23,14 +23,16 @@ use protocol::datagram::hello::{self, Setup};
 use protocol::datagram::{Cid, End, SETUP, split};
 use protocol::frame::Header;
 use protocol::handshake;
+use protocol::ids::{SessionId, TicketId};
 use protocol::limits::{DATAGRAM_BYTES_MAX, FRAME_BYTES_MAX, LOGIN_FRAME_BYTES_MAX};
 use protocol::reason::{CloseReason, DropReason};
+use protocol::ticket::Ticket;
 use protocol::time::{Now, Time};
 use rand_core::RngCore;
 use rustc_hash::FxHashMap;
 
 use super::Shard;
-use super::connection::{Connection, Phase};
+use super::connection::{Asker, Connection, PendingResume, Phase};
 use super::wheel::Wheel;
 use crate::engine::ConnId;
 
@@ -65,6 +67,8 @@ pub struct DatagramSide {
     cids: FxHashMap<Cid, ConnId>,
     /// By address: the connection that its last INIT opened, until login.
     inits: FxHashMap<SocketAddr, ConnId>,
+    /// By address: the nonce of the INIT whose ticket center is asked for.
+    seeking: FxHashMap<SocketAddr, u64>,
     first_index: u32,
     connections_max: u32,
     /// Ids that were used and are free, with their next generation.
@@ -86,6 +90,7 @@ impl DatagramSide {
             cookies: Cookies::new(config.cookie_secret),
             cids: FxHashMap::default(),
             inits: FxHashMap::default(),
+            seeking: FxHashMap::default(),
             first_index: config.first_index,
             connections_max: config.connections_max,
             free: Vec::new(),
@@ -132,6 +137,13 @@ pub struct Datagrams {
     candidate: Option<Candidate>,
     /// The earliest timer that is set.
     timer: Time,
+}
+
+impl Datagrams {
+    /// Whether the client has sent nothing since its INIT.
+    pub fn is_unheard(&self) -> bool {
+        !self.accept.is_empty()
+    }
 }
 
 /// An address that says it is the client's.
@@ -227,8 +239,10 @@ impl Shard {
         connection.heard_at = now.time;
         connection.pinged = false;
         self.counters.frames_received.add(1);
-        if matches!(connection.phase, Phase::Hello) {
-            connection.phase = Phase::Login;
+        if datagrams.is_unheard() {
+            if matches!(connection.phase, Phase::Hello) {
+                connection.phase = Phase::Login;
+            }
             datagrams.accept = Vec::new();
             self.counters.handshakes.add(1);
         }
@@ -421,23 +435,78 @@ impl Shard {
             }
             return;
         }
-        if let Err(reason) = self.accept_datagrams(now, from, nonce, hello) {
-            self.counters.close(reason);
-            let mut reject = Vec::new();
-            handshake::reject(reason, now.time.wire_ms(), &mut reject);
-            if let Some(side) = &mut self.datagrams {
-                reply(side, from, nonce, &Setup::Refuse { reject: &reject });
-            }
+        if side.seeking.get(&from) == Some(&nonce) {
+            self.counters.drop_frame(DropReason::InitRepeated);
+            return;
+        }
+        let outcome = match handshake::ticket_id(hello) {
+            None => self.accept_datagrams(now, from, nonce, hello, None),
+            Some(ticket) => match self.ticket_here(ticket) {
+                Some(known) => self.accept_datagrams(now, from, nonce, hello, Some(known)),
+                None => self.seek_init(now, from, nonce, hello, ticket),
+            },
+        };
+        if let Err(reason) = outcome {
+            self.refuse_datagrams(now, from, nonce, reason);
         }
     }
 
-    /// The cookie was good: the handshake, and from here on a connection.
+    /// The ticket that an INIT names is not known here. Until center has answered, it is
+    /// all that is kept.
+    fn seek_init(
+        &mut self,
+        now: Now,
+        from: SocketAddr,
+        nonce: u64,
+        resume: &[u8],
+        ticket: TicketId,
+    ) -> Result<(), CloseReason> {
+        self.seek(now, Asker::Init(from, nonce), resume, ticket)?;
+        if let Some(side) = &mut self.datagrams {
+            side.seeking.insert(from, nonce);
+        }
+        Ok(())
+    }
+
+    /// Center has said whose ticket it was that an INIT named, or will not.
+    pub(super) fn answer_init(
+        &mut self,
+        now: Now,
+        from: SocketAddr,
+        nonce: u64,
+        resume: &[u8],
+        found: Result<(SessionId, Ticket), CloseReason>,
+    ) {
+        if let Some(side) = &mut self.datagrams
+            && side.seeking.get(&from) == Some(&nonce)
+        {
+            side.seeking.remove(&from);
+        }
+        let outcome =
+            found.and_then(|known| self.accept_datagrams(now, from, nonce, resume, Some(known)));
+        if let Err(reason) = outcome {
+            self.refuse_datagrams(now, from, nonce, reason);
+        }
+    }
+
+    fn refuse_datagrams(&mut self, now: Now, from: SocketAddr, nonce: u64, reason: CloseReason) {
+        self.counters.close(reason);
+        let mut reject = Vec::new();
+        handshake::reject(reason, now.time.wire_ms(), &mut reject);
+        if let Some(side) = &mut self.datagrams {
+            reply(side, from, nonce, &Setup::Refuse { reject: &reject });
+        }
+    }
+
+    /// The cookie was good: the handshake, and from here on a connection. A RESUME comes
+    /// with what it names.
     fn accept_datagrams(
         &mut self,
         now: Now,
         from: SocketAddr,
         nonce: u64,
         hello: &[u8],
+        known: Option<(SessionId, Ticket)>,
     ) -> Result<(), CloseReason> {
         if self.draining {
             return Err(CloseReason::Draining);
@@ -448,14 +517,17 @@ impl Shard {
         let ephemeral = self.ephemeral();
         let parameters = self.parameters(now);
         let mut welcome = Vec::new();
-        let keys = handshake::respond(
-            &self.config.key,
-            ephemeral,
-            hello,
-            now.time.wire_ms(),
-            &parameters,
-            &mut welcome,
-        )?;
+        let wire_ms = now.time.wire_ms();
+        let out = &mut welcome;
+        let keys = match &known {
+            None => {
+                let key = &self.config.key;
+                handshake::respond(key, ephemeral, hello, wire_ms, &parameters, out)?
+            }
+            Some((_, ticket)) => {
+                handshake::respond_resume(ticket, ephemeral, hello, wire_ms, &parameters, out)?
+            }
+        };
         let cid = Cid::new(self.config.shard.0 as u8, self.random.next_u64());
         let Some(side) = &mut self.datagrams else {
             return Err(CloseReason::Full);
@@ -480,6 +552,11 @@ impl Shard {
             Bucket::full(self.config.bytes, now.time),
             now.time,
         );
+        connection.ticket = Some(keys.ticket());
+        if let Some((session, ticket)) = known {
+            let ticket = ticket.id();
+            connection.phase = Phase::Resuming(Box::new(PendingResume { session, ticket }));
+        }
         connection.datagrams = Some(Box::new(Datagrams {
             end: End::new(
                 cid,

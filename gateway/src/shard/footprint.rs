@@ -17,6 +17,10 @@ pub struct Footprint {
     pub parked: usize,
     /// Claims that center has not answered.
     pub claims: usize,
+    /// Tickets that center was asked for.
+    pub seeks: usize,
+    /// Sessions that center was asked to move here.
+    pub moves: usize,
     /// Tickets that open something.
     pub tickets: usize,
     /// Ids of connections over datagrams.
@@ -41,6 +45,8 @@ impl Shard {
         let mut footprint = Footprint {
             parked: self.parking.len(),
             claims: self.claims.len(),
+            seeks: self.seeks.len(),
+            moves: self.moves.len(),
             tickets: self.tickets.len(),
             cids,
             inits,

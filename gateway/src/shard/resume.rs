@@ -1,13 +1,12 @@
 //! Sessions whose client is lost, and clients that come back to theirs: parking,
 //! RESUME, ATTACH, and the end of those to whom nobody came back.
 //!
-//! It does not move sessions between shards. Invariant: until the first sealed
+//! Sessions that are on another shard are `moves`'. Invariant: until the first sealed
 //! frame of a resumed connection has verified, nothing about the session
 //! changes; a ticket opens one connection.
 
 use std::collections::VecDeque;
 
-use protocol::control::{self, to_backend};
 use protocol::handshake;
 use protocol::ids::{Fence, SessionId, TicketId};
 use protocol::reason::CloseReason;
@@ -15,9 +14,7 @@ use protocol::ticket::Ticket;
 use protocol::time::{Now, Time};
 use rustc_hash::FxHashMap;
 
-use super::connection::{Connection, PendingResume, Phase, Session};
-use super::session::live_session;
-use super::uplinks::CENTER;
+use super::connection::{Asker, Connection, PendingResume, Phase, Session};
 use super::{SWEEP_PER_TURN, Shard};
 
 /// Entries of `order` beyond those in use before it is cleaned.
@@ -35,7 +32,8 @@ struct Parked {
 /// `sessions_max`; a new login takes the place of the oldest.
 #[derive(Debug, Default)]
 pub(super) struct Parking {
-    /// About 300 bytes each: no buffer and no cipher is kept.
+    /// About 350 bytes each: no buffer and no cipher is kept, and nothing in it grows with
+    /// time. Messages for them wait at backends, in outboxes with a bound in bytes.
     parked: FxHashMap<SessionId, Parked>,
     /// By when they end, each at least once; those that came back stay in here.
     order: VecDeque<(Time, SessionId)>,
@@ -53,10 +51,10 @@ impl Parking {
     }
 
     /// All, in the order in which they end.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Session> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Session, &Ticket)> {
         self.order.iter().filter_map(|&(until, id)| {
             let parked = self.parked.get(&id)?;
-            (parked.until == until).then_some(&*parked.session)
+            (parked.until == until).then_some((&*parked.session, &parked.ticket))
         })
     }
 
@@ -130,22 +128,13 @@ impl Shard {
             self.tell_end(now, &session, reason);
             return;
         }
-        self.tell_center(&session, None);
+        self.tell_of(&mut session, &ticket, None);
         self.parking.insert(Parked {
             session,
             ticket,
             until: now.time.after_ms(u64::from(self.config.resume_ms)),
         });
         self.count_parked();
-    }
-
-    /// Tells center what has become of a session.
-    fn tell_center(&mut self, session: &Session, conn: Option<crate::engine::ConnId>) {
-        let center = &mut self.uplinks[CENTER];
-        if center.up {
-            let session = Some(live_session(session, conn));
-            center.control(to_backend::Message::Update(control::Update { session }));
-        }
     }
 
     fn count_parked(&self) {
@@ -163,14 +152,19 @@ impl Shard {
         }
     }
 
-    /// Where all places are taken, the session that would end first ends now.
-    pub(super) fn make_room(&mut self, now: Now) {
-        let held = self.sessions.len() + self.claims.len() + self.parking.len();
-        if held >= self.config.sessions_max
+    /// Looks for a place for one more session. Where all are taken, the parked session that
+    /// would end first ends now.
+    pub(super) fn make_room(&mut self, now: Now) -> Result<(), CloseReason> {
+        let held = self.sessions.len() + self.claims.len() + self.moves.len();
+        if held >= self.config.sessions_max {
+            return Err(CloseReason::Full);
+        }
+        if held + self.parking.len() >= self.config.sessions_max
             && let Some(parked) = self.parking.pop(Time(u64::MAX))
         {
             self.end_parked(now, &parked, CloseReason::NotResumed);
         }
+        Ok(())
     }
 
     /// Ends up to so many parked sessions; whether there are more.
@@ -211,7 +205,7 @@ impl Shard {
     /// that are new, some each turn.
     pub(super) fn sweep_parked(&mut self, now: Now, begin: bool) {
         if begin {
-            self.parking.to_bind = self.parking.iter().map(|session| session.id).collect();
+            self.parking.to_bind = self.parking.iter().map(|(it, _)| it.id).collect();
         }
         for _ in 0..SWEEP_PER_TURN {
             let Some(id) = self.parking.to_bind.pop() else {
@@ -223,6 +217,9 @@ impl Shard {
             match self.bind(&mut parked.session, None, true) {
                 Some(reason) => self.end_parked(now, &parked, reason),
                 None => {
+                    if parked.session.untold {
+                        self.tell_of(&mut parked.session, &parked.ticket, None);
+                    }
                     self.parking.parked.insert(id, parked);
                 }
             }
@@ -237,17 +234,31 @@ impl Shard {
         frame: &[u8],
         id: TicketId,
     ) -> Result<(), CloseReason> {
-        let session = *self.tickets.get(&id).ok_or(CloseReason::TicketUnknown)?;
-        let ticket = self
-            .ticket_of(session)
-            .filter(|ticket| ticket.id() == id)
-            .cloned()
-            .ok_or(CloseReason::TicketUnknown)?;
+        match self.ticket_here(id) {
+            Some((session, ticket)) => self.answer_resume(now, connection, frame, session, &ticket),
+            None => {
+                let asker = Asker::Connection(connection.id);
+                let seek = self.seek(now, asker, frame, id)?;
+                connection.phase = Phase::Seeking(seek);
+                Ok(())
+            }
+        }
+    }
+
+    /// Answers a RESUME whose ticket is known.
+    pub(super) fn answer_resume(
+        &mut self,
+        now: Now,
+        connection: &mut Connection,
+        frame: &[u8],
+        session: SessionId,
+        ticket: &Ticket,
+    ) -> Result<(), CloseReason> {
         let ephemeral = self.ephemeral();
         let parameters = self.parameters(now);
         self.lend_out(connection);
         let keys = handshake::respond_resume(
-            &ticket,
+            ticket,
             ephemeral,
             frame,
             now.time.wire_ms(),
@@ -257,25 +268,29 @@ impl Shard {
         self.take_keys(now, connection, frame, keys);
         let pending = PendingResume {
             session,
-            ticket: id,
+            ticket: ticket.id(),
         };
         connection.phase = Phase::Resuming(Box::new(pending));
         Ok(())
     }
 
-    /// The ticket of a session that is here.
-    fn ticket_of(&self, id: SessionId) -> Option<&Ticket> {
-        if let Some(parked) = self.parking.parked.get(&id) {
-            return Some(&parked.ticket);
-        }
-        let conn = self.sessions.get(&id)?;
-        let connection = self.connections.get(conn.index as usize)?.as_deref()?;
-        let ciphers = connection.ciphers.as_ref()?;
-        (connection.id == *conn).then_some(&ciphers.ticket)
+    /// The session and the ticket with this id, if they are here.
+    pub(super) fn ticket_here(&self, id: TicketId) -> Option<(SessionId, Ticket)> {
+        let session = *self.tickets.get(&id)?;
+        let ticket = match self.parking.parked.get(&session) {
+            Some(parked) => &parked.ticket,
+            None => {
+                let conn = self.sessions.get(&session)?;
+                let connection = self.connections.get(conn.index as usize)?.as_deref()?;
+                (connection.id == *conn).then_some(connection.ticket.as_ref()?)?
+            }
+        };
+        (ticket.id() == id).then(|| (session, ticket.clone()))
     }
 
     /// The first sealed frame of a resumed connection has verified: it has the
-    /// session from now on, and its ticket is used up.
+    /// session from now on, and its ticket is used up. A session that is not here is
+    /// asked of center.
     pub(super) fn handle_attach(
         &mut self,
         now: Now,
@@ -295,30 +310,42 @@ impl Shard {
             // Center may have given the account away.
             return Err(CloseReason::CenterUnavailable);
         }
-        let Some(next) = connection.ciphers.as_ref().map(|c| c.ticket.id()) else {
-            return Err(CloseReason::BadHandshake);
-        };
-        // Another connection may have come first with the same ticket.
         if self.tickets.get(&ticket) != Some(&id) {
-            return Err(CloseReason::TicketUnknown);
+            // It was never here, is not any more, or another connection came first with
+            // the same ticket: center knows.
+            return self.ask_to_move(now, connection, id, ticket);
         }
         let mut session = self
             .take_session(now, id)
             .ok_or(CloseReason::TicketUnknown)?;
+        session.untold = true;
         self.tickets.remove(&ticket);
-        self.tickets.insert(next, id);
+        self.attach(now, connection, session)
+    }
+
+    /// Gives a session that comes back to the connection that brought it.
+    pub(super) fn attach(
+        &mut self,
+        now: Now,
+        connection: &mut Connection,
+        mut session: Box<Session>,
+    ) -> Result<(), CloseReason> {
         for binding in &mut session.bindings {
             binding.reopen();
         }
-        self.tell_center(&session, Some(connection.id));
         connection.phase = Phase::Session(session);
-        self.sessions.insert(id, connection.id);
-        self.counters.sessions.set(self.sessions.len() as u64);
         self.counters.resumes.add(1);
-        self.tell_logged_in(now, connection, id);
-        match self.bind_session(connection) {
-            Some(reason) => Err(reason),
-            None => Ok(()),
+        self.open_session(now, connection)
+    }
+
+    /// A session that is here, its client too or not.
+    pub(super) fn session_here(&self, id: SessionId) -> Option<&Session> {
+        match self.sessions.get(&id) {
+            Some(conn) => {
+                let connection = self.connections.get(conn.index as usize)?.as_deref()?;
+                connection.session().filter(|_| connection.id == *conn)
+            }
+            None => self.parking.session(id),
         }
     }
 

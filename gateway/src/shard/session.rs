@@ -2,25 +2,33 @@
 //! bindings to backends, and the lease without which no session may live.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use protocol::body::{Body, Login};
 use protocol::client::LOGIN_METHOD_TOKEN;
 use protocol::control::{self, Claim, ClaimGranted, ClaimRefusal, ClaimRefused, to_backend};
 use protocol::ids::{Fence, SessionId};
+use protocol::limits::{CONTROL_BYTES_MAX, GROUPS_MAX, INSTANCES_LEFT_MAX, LABEL_BYTES_MAX};
 use protocol::reason::CloseReason;
+use protocol::ticket::Ticket;
 use protocol::time::{Now, Time};
 use protocol::uplink::{self, ClientAddress, Record};
 
-use super::connection::{Binding, Connection, PendingLogin, Phase, Session, Told};
-use super::uplinks::CENTER;
+use super::connection::{Binding, Connection, Instance, PendingLogin, Phase, Session, Told};
+use super::uplinks::{CENTER, Uplink};
 use super::{Action, Notice, Shard};
 use crate::engine::ConnId;
 
 /// Renewals in one lease: two may be lost before sessions are.
 const RENEWALS_PER_LEASE: u64 = 3;
 
-/// Sessions in one Rebuild message: about 64 KiB.
-const REBUILD_SESSIONS: usize = 1_000;
+/// Sessions in one Rebuild message: usually 20 KB. With as many instances as a session
+/// can name it still fits into `CONTROL_BYTES_MAX`.
+const REBUILD_SESSIONS: usize = 100;
+const _: () = assert!(
+    REBUILD_SESSIONS * (GROUPS_MAX + INSTANCES_LEFT_MAX + 4) * (LABEL_BYTES_MAX + 24)
+        < CONTROL_BYTES_MAX
+);
 
 /// The shard's right to hold sessions.
 #[derive(Debug, Default)]
@@ -60,10 +68,7 @@ impl Shard {
         if self.draining {
             return Err(CloseReason::Draining);
         }
-        if self.sessions.len() + self.claims.len() >= self.config.sessions_max {
-            return Err(CloseReason::Full);
-        }
-        self.make_room(now);
+        self.make_room(now)?;
         let claim = self.next_claim;
         self.next_claim += 1;
         self.claims.insert(claim, connection.id);
@@ -76,7 +81,8 @@ impl Shard {
             channel: login.channel.into(),
         };
         if self.uplinks[CENTER].up {
-            self.uplinks[CENTER].control(claim_message(connection.id, &pending));
+            let message = claim_message(connection.id, connection.ticket.as_ref(), &pending);
+            self.uplinks[CENTER].control(message);
         }
         connection.phase = Phase::Claiming(Box::new(pending));
         Ok(())
@@ -90,14 +96,14 @@ impl Shard {
             .remove(&granted.claim)
             .and_then(|id| self.take(id));
         let Some(mut connection) = claimed else {
-            self.release(session_id, fence);
+            self.release(session_id, fence, false);
             return;
         };
         let id = connection.id;
         if !self.lease.is_held(now.time) {
             // This process was frozen: center may have given the account away.
             self.connections[id.index as usize] = Some(connection);
-            self.release(session_id, fence);
+            self.release(session_id, fence, false);
             self.close(now, id, CloseReason::CenterUnavailable);
             return;
         }
@@ -105,7 +111,7 @@ impl Shard {
         let Phase::Claiming(pending) = phase else {
             connection.phase = phase;
             self.connections[id.index as usize] = Some(connection);
-            self.release(session_id, fence);
+            self.release(session_id, fence, false);
             return;
         };
         connection.phase = Phase::Session(Box::new(Session {
@@ -116,19 +122,14 @@ impl Shard {
             client_version: pending.client_version,
             login_unix_ms: now.unix_ms,
             bindings: vec![Binding::default(); self.config.groups.len()].into(),
+            elsewhere: Vec::new(),
             left: Vec::new(),
             told: Told::default(),
+            untold: true,
         }));
-        self.sessions.insert(session_id, id);
-        self.counters.sessions.set(self.sessions.len() as u64);
         self.counters.logins.add(1);
-        if let Some(ciphers) = &connection.ciphers {
-            self.tickets.insert(ciphers.ticket.id(), session_id);
-        }
-        self.open_datagrams(&mut connection);
-        self.tell_logged_in(now, &mut connection, session_id);
         // One that is new has left no instance, so it is not at its end.
-        let _ = self.bind_session(&mut connection);
+        let _ = self.open_session(now, &mut connection);
         self.connections[id.index as usize] = Some(connection);
         self.list_for_send(id);
     }
@@ -146,13 +147,52 @@ impl Shard {
         self.close(now, id, reason);
     }
 
-    /// The client has its session, for the first time or again.
-    pub(super) fn tell_logged_in(
+    /// A connection has a session, for the first time or again: its client is told,
+    /// backends and center are. Says why where the session is at its end.
+    pub(super) fn open_session(
         &mut self,
         now: Now,
         connection: &mut Connection,
-        session: SessionId,
-    ) {
+    ) -> Result<(), CloseReason> {
+        let Some(id) = connection.session().map(|session| session.id) else {
+            return Ok(());
+        };
+        self.sessions.insert(id, connection.id);
+        self.counters.sessions.set(self.sessions.len() as u64);
+        if let Some(ticket) = &connection.ticket {
+            self.tickets.insert(ticket.id(), id);
+        }
+        self.open_datagrams(connection);
+        self.tell_logged_in(now, connection, id);
+        if let Some(reason) = self.bind_session(connection) {
+            return Err(reason);
+        }
+        if connection.session().is_some_and(|session| session.untold) {
+            self.tell_center(connection);
+        }
+        Ok(())
+    }
+
+    /// Tells center what has become of a connection's session.
+    pub(super) fn tell_center(&mut self, connection: &mut Connection) {
+        let Connection {
+            id, phase, ticket, ..
+        } = connection;
+        if let (Phase::Session(session), Some(ticket)) = (phase, ticket) {
+            self.tell_of(session, ticket, Some(*id));
+        }
+    }
+
+    /// The same of a session whose connection is this one, or which has none.
+    pub(super) fn tell_of(&mut self, session: &mut Session, ticket: &Ticket, at: Option<ConnId>) {
+        if self.uplinks[CENTER].up {
+            let update = self.update_of(session, ticket, at);
+            self.uplinks[CENTER].control(to_backend::Message::Update(update));
+            session.untold = false;
+        }
+    }
+
+    fn tell_logged_in(&mut self, now: Now, connection: &mut Connection, session: SessionId) {
         self.lend_out(connection);
         let unix_ms = now.unix_ms;
         connection.seal(now.time, &Body::LoginOk { session, unix_ms });
@@ -205,16 +245,30 @@ impl Shard {
             {
                 continue;
             }
-            let kept = binding
-                .uplink
-                .map(usize::from)
-                .filter(|&at| self.uplinks[at].up);
-            let left = &session.left;
+            let group_id = self.config.groups[group].group;
+            let told = session.elsewhere.iter().position(|at| at.group == group_id);
+            let kept = match (binding.uplink, told) {
+                (Some(at), _) => Some(usize::from(at)).filter(|&at| self.uplinks[at].up),
+                (None, Some(told)) => {
+                    let told = &session.elsewhere[told];
+                    self.uplinks_of(group)
+                        .filter(|&at| self.uplinks[at].up && self.uplinks[at].instance == told.name)
+                        .max_by_key(|&at| self.uplinks[at].boot == told.boot)
+                }
+                (None, None) => None,
+            };
+            let has_left = |uplink: &Uplink| {
+                session.left.iter().any(|left| {
+                    left.group == group_id
+                        && left.boot == uplink.boot
+                        && left.name == uplink.instance
+                })
+            };
             let chosen = kept.or_else(|| {
                 self.uplinks_of(group)
                     .filter(|&at| {
                         let uplink = &self.uplinks[at];
-                        uplink.up && !left.contains(&(at as u16, uplink.boot))
+                        uplink.up && !has_left(uplink)
                     })
                     .max_by_key(|&at| rendezvous(session.id, at))
             });
@@ -224,16 +278,31 @@ impl Shard {
                 }
                 continue;
             };
-            if let Some(old) = binding.uplink.filter(|&old| usize::from(old) != at) {
-                session.left.retain(|&(uplink, _)| uplink != old);
+            let told = told.map(|told| session.elsewhere.swap_remove(told));
+            let before = match binding.uplink.map(usize::from) {
+                Some(old) => Some(Instance {
+                    group: group_id,
+                    name: Arc::clone(&self.uplinks[old].instance),
+                    boot: binding.boot,
+                }),
+                None => told,
+            };
+            let uplink = &mut self.uplinks[at];
+            let is_same = |it: &Instance| it.name == uplink.instance && it.boot == uplink.boot;
+            session.untold |= !before.as_ref().is_some_and(is_same);
+            if let Some(before) = before.filter(|before| before.name != uplink.instance) {
                 session
                     .left
-                    .push((old, self.uplinks[usize::from(old)].boot));
+                    .retain(|it| it.group != before.group || it.name != before.name);
+                if session.left.len() >= INSTANCES_LEFT_MAX {
+                    return Some(CloseReason::LinkLost);
+                }
+                session.left.push(before);
             }
-            let uplink = &mut self.uplinks[at];
             session.bindings[group] = Binding {
                 uplink: Some(at as u16),
                 epoch: uplink.epoch,
+                boot: uplink.boot,
                 down_told: false,
             };
             session.told = Told::default();
@@ -267,17 +336,20 @@ impl Shard {
             Phase::Session(session) => {
                 self.sessions.remove(&session.id);
                 self.counters.sessions.set(self.sessions.len() as u64);
-                match &connection.ciphers {
-                    Some(ciphers) if reason.leaves_session() && self.config.resume_ms > 0 => {
-                        self.park(now, session, ciphers.ticket.clone());
+                match &connection.ticket {
+                    Some(ticket) if self.can_wait_here(reason) => {
+                        self.park(now, session, ticket.clone());
                     }
-                    Some(ciphers) => {
-                        self.tickets.remove(&ciphers.ticket.id());
+                    ticket => {
+                        if let Some(ticket) = ticket {
+                            self.tickets.remove(&ticket.id());
+                        }
                         self.tell_end(now, &session, reason);
                     }
-                    // Over datagrams there is no ticket to come back with.
-                    None => self.tell_end(now, &session, reason),
                 }
+            }
+            Phase::Seeking(seek) => {
+                self.seeks.remove(&seek);
             }
             Phase::Claiming(pending) => {
                 self.claims.remove(&pending.claim);
@@ -292,12 +364,24 @@ impl Shard {
         }
     }
 
-    /// Tells backends and center that a session has ended.
+    /// Whether a session whose connection ends for this reason waits for its client here.
+    fn can_wait_here(&self, reason: CloseReason) -> bool {
+        reason.leaves_session() && !is_given_up(reason) && self.config.resume_ms > 0
+    }
+
+    /// Tells backends and center that a session has ended, or only that it is not here
+    /// any more where it goes on elsewhere, or may.
     pub(super) fn tell_end(&mut self, now: Now, session: &Session, reason: CloseReason) {
-        let end = Record::End {
-            fence: session.fence,
-            reason: reason as u16,
-            unix_ms: now.unix_ms,
+        let moved = reason == CloseReason::Superseded;
+        let kept = is_given_up(reason) && self.config.resume_ms > 0;
+        let end = if moved || kept {
+            Record::Gone
+        } else {
+            Record::End {
+                fence: session.fence,
+                reason: reason as u16,
+                unix_ms: now.unix_ms,
+            }
         };
         for binding in &session.bindings {
             if let Some(at) = binding.uplink.map(usize::from)
@@ -307,17 +391,20 @@ impl Shard {
                 uplink::encode(session.id, &end, self.uplinks[at].stream(stream));
             }
         }
-        self.release(session.id, session.fence);
+        if !moved {
+            self.release(session.id, session.fence, kept);
+        }
     }
 
-    /// Tells center that a session has ended. If center is away, the next
-    /// Rebuild says so by leaving it out.
-    fn release(&mut self, session: SessionId, fence: Fence) {
+    /// Tells center that a session has ended, or, `kept`, that it is only not held here
+    /// any more. If center is away, the next Rebuild says so by leaving it out.
+    pub(super) fn release(&mut self, session: SessionId, fence: Fence, kept: bool) {
         let center = &mut self.uplinks[CENTER];
         if center.up {
             center.control(to_backend::Message::Release(control::Release {
                 session: session.0,
                 fence: fence.0,
+                kept,
             }));
         }
     }
@@ -328,19 +415,17 @@ impl Shard {
         self.lease.length_ms = u64::from(lease_ms);
         self.lease.renew_at = now.time;
         self.handle_lease(now);
-        let live: Vec<control::LiveSession> = self
-            .connections
+        let held = self.connections.iter().flatten().filter_map(|connection| {
+            let session = connection.session()?;
+            Some((session, connection.ticket.as_ref(), Some(connection.id)))
+        });
+        let parked = self
+            .parking
             .iter()
-            .flatten()
-            .filter_map(|connection| {
-                let session = connection.session()?;
-                Some(live_session(session, Some(connection.id)))
-            })
-            .chain(
-                self.parking
-                    .iter()
-                    .map(|session| live_session(session, None)),
-            )
+            .map(|(session, ticket)| (session, Some(ticket), None));
+        let live: Vec<control::LiveSession> = held
+            .chain(parked)
+            .map(|(session, ticket, at)| self.live_session(session, ticket, at))
             .collect();
         let center = &mut self.uplinks[CENTER];
         for chunk in live.chunks(REBUILD_SESSIONS) {
@@ -357,11 +442,67 @@ impl Shard {
         waiting.sort_unstable();
         for id in waiting {
             let connection = Self::at(&mut self.connections, id);
-            if let Some(Phase::Claiming(pending)) = connection.map(|connection| &connection.phase) {
-                let message = claim_message(id, pending);
+            if let Some(connection) = connection
+                && let Phase::Claiming(pending) = &connection.phase
+            {
+                let message = claim_message(id, connection.ticket.as_ref(), pending);
                 self.uplinks[CENTER].control(message);
             }
         }
+        self.repeat_moves();
+    }
+
+    /// What center is told of a session when it has forgotten all.
+    fn live_session(
+        &self,
+        session: &Session,
+        ticket: Option<&Ticket>,
+        at: Option<ConnId>,
+    ) -> control::LiveSession {
+        control::LiveSession {
+            session: session.id.0,
+            fence: session.fence.0,
+            account: session.account.to_string(),
+            slot: at.map_or(0, |at| at.index),
+            generation: at.map_or(0, |at| at.generation),
+            parked: at.is_none(),
+            ticket: key_of(ticket),
+            channel: session.channel.to_string(),
+            client_version: session.client_version,
+            login_unix_ms: session.login_unix_ms,
+            bindings: self.bindings_of(session),
+            left: session.left.iter().map(Instance::told).collect(),
+        }
+    }
+
+    /// The same of what changes.
+    fn update_of(&self, session: &Session, ticket: &Ticket, at: Option<ConnId>) -> control::Update {
+        control::Update {
+            session: session.id.0,
+            fence: session.fence.0,
+            slot: at.map_or(0, |at| at.index),
+            generation: at.map_or(0, |at| at.generation),
+            parked: at.is_none(),
+            ticket: key_of(Some(ticket)),
+            login_unix_ms: session.login_unix_ms,
+            bindings: self.bindings_of(session),
+            left: session.left.iter().map(Instance::told).collect(),
+        }
+    }
+
+    /// Where a session is open, or was before it came here.
+    fn bindings_of(&self, session: &Session) -> Vec<control::Instance> {
+        let here = session.bindings.iter().zip(&self.config.groups);
+        let here = here.filter_map(|(binding, group)| {
+            let uplink = &self.uplinks[usize::from(binding.uplink?)];
+            Some(control::Instance {
+                group: u32::from(group.group.0),
+                name: uplink.instance.to_string(),
+                boot: binding.boot,
+            })
+        });
+        here.chain(session.elsewhere.iter().map(Instance::told))
+            .collect()
     }
 
     pub(super) fn handle_renewed(&mut self, renewal: u64) {
@@ -402,19 +543,21 @@ impl Shard {
     }
 }
 
-/// What center is told of a session.
-pub(super) fn live_session(session: &Session, conn: Option<ConnId>) -> control::LiveSession {
-    control::LiveSession {
-        session: session.id.0,
-        fence: session.fence.0,
-        account: session.account.to_string(),
-        slot: conn.map_or(0, |conn| conn.index),
-        generation: conn.map_or(0, |conn| conn.generation),
-        parked: conn.is_none(),
-    }
+/// Whether the shard gives its sessions up for this reason: it may not hold them any
+/// longer, but another one may go on with them.
+fn is_given_up(reason: CloseReason) -> bool {
+    matches!(reason, CloseReason::LeaseLost | CloseReason::Draining)
 }
 
-fn claim_message(id: ConnId, pending: &PendingLogin) -> to_backend::Message {
+fn key_of(ticket: Option<&Ticket>) -> Vec<u8> {
+    ticket.map_or_else(Vec::new, |ticket| ticket.key().to_vec())
+}
+
+fn claim_message(
+    id: ConnId,
+    ticket: Option<&Ticket>,
+    pending: &PendingLogin,
+) -> to_backend::Message {
     to_backend::Message::Claim(Claim {
         claim: pending.claim,
         account: pending.account.to_string(),
@@ -424,6 +567,7 @@ fn claim_message(id: ConnId, pending: &PendingLogin) -> to_backend::Message {
         channel: pending.channel.to_string(),
         slot: id.index,
         generation: id.generation,
+        ticket: key_of(ticket),
     })
 }
 

@@ -2,6 +2,7 @@
 //! instance. Bytes for them are collected here during a turn.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use prost::Message;
 use protocol::control::{ToBackend, to_backend};
@@ -30,6 +31,8 @@ pub struct Uplink {
     pub epoch: u32,
     /// Which start of the backend's process said hello last.
     pub boot: u64,
+    /// The instance's name, as it said then; empty before its first hello.
+    pub instance: Arc<str>,
     /// The backend wants to know the addresses of clients.
     pub wants_address: bool,
     /// Bytes appended in this turn, by stream.
@@ -53,6 +56,7 @@ impl Uplink {
             up: false,
             epoch: 0,
             boot: 0,
+            instance: Arc::default(),
             wants_address: false,
             out: Default::default(),
             dirty: 0,

@@ -62,6 +62,15 @@ pub fn answer_of_center(message: &to_backend::Message) -> Option<to_shard::Messa
             let renewal = renew.renewal;
             Some(to_shard::Message::Renewed(control::Renewed { renewal }))
         }
+        // Nobody else is there.
+        to_backend::Message::Seek(seek) => Some(to_shard::Message::Found(control::Found {
+            seek: seek.seek,
+            ..control::Found::default()
+        })),
+        to_backend::Message::Move(wanted) => Some(to_shard::Message::Moved(control::Moved {
+            r#move: wanted.r#move,
+            ..control::Moved::default()
+        })),
         _ => None,
     }
 }
@@ -90,7 +99,9 @@ impl Game {
         while let Some((session, record)) = uplink::next(&mut run).expect("the shard's records") {
             let end = &mut self.0[session.0 as usize - 1];
             match record {
-                Record::Open(_) | Record::Quality(_) => {}
+                Record::Open(open) if open.away => end.detach(),
+                Record::Open(_) => end.attach(),
+                Record::Quality(_) => {}
                 Record::Data(body) => handle(end, body, now),
                 other => panic!("not for a game: {other:?}"),
             }

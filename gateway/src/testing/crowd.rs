@@ -1,6 +1,7 @@
 //! A shard with many clients and an echoing game around it: the real cores, and
-//! between them only vectors. [`Crowd::round`] has each client ask once and
-//! tells how long the shard alone took.
+//! between them only vectors. [`Crowd::round`] has each client ask once, and
+//! [`Crowd::resume`] has each lose its connection and come back; both tell how long the
+//! shard alone took.
 //!
 //! Deliberately not here: sockets, rings, QUIC, rates (they are off).
 //!
@@ -17,7 +18,7 @@ use protocol::time::Now;
 
 use super::{CENTER, GAME, GROUP, Game};
 use crate::engine::ConnId;
-use crate::shard::Shard;
+use crate::shard::{Shard, ShardConfig};
 
 /// Microseconds between two rounds.
 const STEP_US: u64 = 500;
@@ -25,6 +26,8 @@ const STEP_US: u64 = 500;
 const LOGIN_TURNS_MAX: usize = 20;
 /// Longer than any run: this center does not go away.
 const LEASE_MS: u32 = 60_000;
+/// How long a session waits for its client: longer than it takes here.
+const RESUME_MS: u32 = 60_000;
 
 struct Player {
     id: ConnId,
@@ -64,13 +67,19 @@ fn enter(shard: &mut Shard, index: u32, now: Now) -> Player {
     };
     shard.handle_accepted(now, id, None);
     let config = super::client_config(super::token(u64::from(index), now));
-    let mut ephemeral = [7; 32];
-    ephemeral[..4].copy_from_slice(&index.to_le_bytes());
     Player {
         id,
-        client: Client::connect(config, ephemeral, now.time).expect("a usable key"),
+        client: Client::connect(config, ephemeral(id), now.time).expect("a usable key"),
         frames: Vec::new(),
     }
+}
+
+/// The secret of a connection's handshake: fixed, and another one each time.
+fn ephemeral(id: ConnId) -> [u8; 32] {
+    let mut ephemeral = [7; 32];
+    ephemeral[..4].copy_from_slice(&id.index.to_le_bytes());
+    ephemeral[4..8].copy_from_slice(&id.generation.to_le_bytes());
+    ephemeral
 }
 
 impl Crowd {
@@ -79,8 +88,19 @@ impl Crowd {
     /// # Panics
     /// They do not get in.
     pub fn new(clients: usize) -> Self {
+        Self::timed(clients).0
+    }
+
+    /// The same, and how long the shard took for their logins.
+    ///
+    /// # Panics
+    /// They do not get in.
+    pub fn timed(clients: usize) -> (Self, Duration) {
         let now = super::start();
-        let config = super::shard_config(clients);
+        let config = ShardConfig {
+            resume_ms: RESUME_MS,
+            ..super::shard_config(clients)
+        };
         let mut shard = Shard::new(config, super::verifier(), [3; 32], Arc::default(), now);
         for (uplink, group) in [(CENTER, 0), (GAME, u32::from(GROUP.0))] {
             shard.handle_uplink_connected(uplink);
@@ -101,11 +121,41 @@ impl Crowd {
             sends: Vec::new(),
             replied: 0,
         };
+        let spent = crowd.until_all_are_in();
+        (crowd, spent)
+    }
+
+    /// Each client loses its connection and comes back to its session with its ticket.
+    /// Returns the time in the shard.
+    ///
+    /// # Panics
+    /// They do not get in.
+    pub fn resume(&mut self) -> Duration {
+        for player in &mut self.players {
+            player.client.handle_disconnected(&mut |_| {});
+        }
+        let begin = Instant::now();
+        for player in &mut self.players {
+            self.shard.handle_closed(self.now, player.id);
+            player.id.generation += 1;
+            self.shard.handle_accepted(self.now, player.id, None);
+        }
+        let spent = begin.elapsed();
+        for player in &mut self.players {
+            let ephemeral = ephemeral(player.id);
+            let began = player.client.resume(ephemeral, self.now.time);
+            began.expect("a way back");
+        }
+        spent + self.until_all_are_in()
+    }
+
+    fn until_all_are_in(&mut self) -> Duration {
+        let mut spent = Duration::ZERO;
         for _ in 0..LOGIN_TURNS_MAX {
-            if crowd.players.iter().all(|p| p.client.is_group_up(GROUP)) {
-                return crowd;
+            if self.players.iter().all(|p| p.client.is_group_up(GROUP)) {
+                return spent;
             }
-            crowd.turn(&mut |_, _| {});
+            spent += self.turn(&mut |_, _| {});
         }
         panic!("not every client is in after {LOGIN_TURNS_MAX} turns");
     }

@@ -14,6 +14,7 @@ use crate::datagram::hello::{self, Setup as Message};
 use crate::datagram::{Cid, End, split};
 use crate::frame::{FLAG_COMPRESSED, Header};
 use crate::handshake::{Initiator, read_reject};
+use crate::ids::SessionId;
 use crate::limits::{DATAGRAM_BYTES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
 use crate::reason::CloseReason;
 use crate::time::Time;
@@ -24,8 +25,10 @@ const INIT_RETRY_MS: u64 = 250;
 /// Doublings of that: 2 s at the most.
 const INIT_DOUBLINGS_MAX: u32 = 3;
 
-/// Bytes of a HELLO frame before the client's ephemeral key.
+/// Bytes of a HELLO frame before the client's ephemeral key; in a RESUME the id of the
+/// ticket lies between.
 const EPHEMERAL_AT: usize = FRAME_HEADER_BYTES + 4;
+const RESUME_EPHEMERAL_AT: usize = EPHEMERAL_AT + 8;
 
 /// A connection being set up.
 #[derive(Debug)]
@@ -33,8 +36,9 @@ pub(super) struct Setup {
     /// The start of the ephemeral public key: as unique as it is.
     nonce: u64,
     cookie: [u8; COOKIE_BYTES],
+    /// HELLO or RESUME.
     hello: Vec<u8>,
-    /// Makes the same HELLO again when an ACCEPT that was not the gateway's has used up
+    /// Makes the same one again when an ACCEPT that was not the gateway's has used up
     /// its state.
     ephemeral: [u8; 32],
     timestamp_ms: u32,
@@ -55,12 +59,29 @@ impl Client {
         now: Time,
     ) -> Result<Self, CloseReason> {
         let mut client = Self::connect(config, ephemeral, now)?;
-        let hello = std::mem::take(&mut client.out);
+        client.begin_setup(EPHEMERAL_AT, ephemeral, now);
+        Ok(client)
+    }
+
+    /// Begins a connection over datagrams that comes back to the session, as `resume` does
+    /// over a stream.
+    ///
+    /// # Errors
+    /// `TicketUnknown` if there is nothing to come back to.
+    pub fn resume_datagrams(&mut self, ephemeral: [u8; 32], now: Time) -> Result<(), CloseReason> {
+        self.resume(ephemeral, now)?;
+        self.begin_setup(RESUME_EPHEMERAL_AT, ephemeral, now);
+        Ok(())
+    }
+
+    /// The first frame waits; it travels in INITs.
+    fn begin_setup(&mut self, ephemeral_at: usize, ephemeral: [u8; 32], now: Time) {
+        let hello = std::mem::take(&mut self.out);
         let nonce = hello
-            .get(EPHEMERAL_AT..)
+            .get(ephemeral_at..)
             .and_then(|key| key.first_chunk())
             .map_or(0, |start| u64::from_le_bytes(*start));
-        client.setup = Some(Box::new(Setup {
+        self.setup = Some(Box::new(Setup {
             nonce,
             cookie: [0; COOKIE_BYTES],
             hello,
@@ -69,7 +90,6 @@ impl Client {
             send_at: now,
             tries: 0,
         }));
-        Ok(client)
     }
 
     fn end(&self) -> Option<&End> {
@@ -146,6 +166,7 @@ impl Client {
         match initiator.welcome(welcome) {
             Ok((keys, parameters)) => {
                 setup.ephemeral = [0; 32];
+                self.tickets.renew(keys.ticket());
                 let peer_ms = Header::decode(welcome).map(|header| header.timestamp_ms);
                 let policy = self.config.rekey;
                 let (seal, open) = (keys.client, keys.gateway);
@@ -155,7 +176,13 @@ impl Client {
             }
             Err(_) => {
                 let key = self.config.gateway_key;
-                let again = Initiator::hello(&key, ephemeral, timestamp_ms, &mut Vec::new());
+                let out = &mut Vec::new();
+                let again = match self.tickets.next() {
+                    Some(ticket) if self.session != SessionId(0) => {
+                        Initiator::resume(ticket, ephemeral, timestamp_ms, out)
+                    }
+                    _ => Initiator::hello(&key, ephemeral, timestamp_ms, out),
+                };
                 if let Ok(initiator) = again {
                     self.state = State::Hello(initiator);
                 }

@@ -3,7 +3,7 @@
 /// Gateway shard to backend.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ToBackend {
-    #[prost(oneof = "to_backend::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "to_backend::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub message: ::core::option::Option<to_backend::Message>,
 }
 /// Nested message and enum types in `ToBackend`.
@@ -30,17 +30,23 @@ pub mod to_backend {
         /// center only
         #[prost(message, tag = "7")]
         Update(super::Update),
+        /// center only
+        #[prost(message, tag = "8")]
+        Seek(super::Seek),
+        /// center only
+        #[prost(message, tag = "9")]
+        Move(super::Move),
     }
 }
 /// Backend to gateway shard.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ToShard {
-    #[prost(oneof = "to_shard::Message", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "to_shard::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub message: ::core::option::Option<to_shard::Message>,
 }
 /// Nested message and enum types in `ToShard`.
 pub mod to_shard {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Message {
         #[prost(message, tag = "1")]
         Hello(super::BackendHello),
@@ -52,6 +58,10 @@ pub mod to_shard {
         Renewed(super::Renewed),
         #[prost(message, tag = "5")]
         Revoke(super::Revoke),
+        #[prost(message, tag = "6")]
+        Found(super::Found),
+        #[prost(message, tag = "7")]
+        Moved(super::Moved),
     }
 }
 /// First message of every link. `boot` is drawn at random by each process at
@@ -66,6 +76,9 @@ pub struct ShardHello {
     pub shard: u32,
     #[prost(fixed64, tag = "4")]
     pub boot: u64,
+    /// how long its sessions wait for their clients
+    #[prost(uint32, tag = "5")]
+    pub resume_ms: u32,
 }
 /// Answer to ShardHello.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -106,6 +119,9 @@ pub struct Claim {
     pub slot: u32,
     #[prost(uint32, tag = "8")]
     pub generation: u32,
+    /// the key of the session's ticket
+    #[prost(bytes = "vec", tag = "9")]
+    pub ticket: ::prost::alloc::vec::Vec<u8>,
 }
 /// The client of this claim has gone: it must not take the place of the next.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -138,6 +154,9 @@ pub struct Release {
     pub session: u64,
     #[prost(uint64, tag = "2")]
     pub fence: u64,
+    /// not ended: the shard gives it up, its client may come back elsewhere
+    #[prost(bool, tag = "3")]
+    pub kept: bool,
 }
 /// The sessions that a shard holds, told to a center that it has (again) reached.
 /// Sent in chunks; `last` closes the list.
@@ -148,7 +167,8 @@ pub struct Rebuild {
     #[prost(bool, tag = "2")]
     pub last: bool,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+/// Everything that another shard needs to go on with it.
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LiveSession {
     #[prost(fixed64, tag = "1")]
     pub session: u64,
@@ -163,12 +183,108 @@ pub struct LiveSession {
     /// no connection holds it; its client may come back
     #[prost(bool, tag = "6")]
     pub parked: bool,
+    /// the key of its ticket
+    #[prost(bytes = "vec", tag = "7")]
+    pub ticket: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "8")]
+    pub channel: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "9")]
+    pub client_version: u32,
+    #[prost(fixed64, tag = "10")]
+    pub login_unix_ms: u64,
+    #[prost(message, repeated, tag = "11")]
+    pub bindings: ::prost::alloc::vec::Vec<Instance>,
+    #[prost(message, repeated, tag = "12")]
+    pub left: ::prost::alloc::vec::Vec<Instance>,
+}
+/// One start of an instance of a group.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Instance {
+    #[prost(uint32, tag = "1")]
+    pub group: u32,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(fixed64, tag = "3")]
+    pub boot: u64,
 }
 /// What has become of a session that the shard holds.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Update {
-    #[prost(message, optional, tag = "1")]
+    #[prost(fixed64, tag = "1")]
+    pub session: u64,
+    #[prost(uint64, tag = "2")]
+    pub fence: u64,
+    #[prost(uint32, tag = "3")]
+    pub slot: u32,
+    #[prost(uint32, tag = "4")]
+    pub generation: u32,
+    #[prost(bool, tag = "5")]
+    pub parked: bool,
+    /// the key of its ticket
+    #[prost(bytes = "vec", tag = "6")]
+    pub ticket: ::prost::alloc::vec::Vec<u8>,
+    #[prost(fixed64, tag = "7")]
+    pub login_unix_ms: u64,
+    /// where it is open: at most one of each group
+    #[prost(message, repeated, tag = "8")]
+    pub bindings: ::prost::alloc::vec::Vec<Instance>,
+    /// where it must never be opened again
+    #[prost(message, repeated, tag = "9")]
+    pub left: ::prost::alloc::vec::Vec<Instance>,
+}
+/// Whose ticket is this? Asked before anything is proved; changes nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Seek {
+    /// chosen by the shard, repeated in the answer
+    #[prost(uint64, tag = "1")]
+    pub seek: u64,
+    /// its id
+    #[prost(fixed64, tag = "2")]
+    pub ticket: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Found {
+    #[prost(uint64, tag = "1")]
+    pub seek: u64,
+    /// 0: nobody's
+    #[prost(fixed64, tag = "2")]
+    pub session: u64,
+    /// its key
+    #[prost(bytes = "vec", tag = "3")]
+    pub ticket: ::prost::alloc::vec::Vec<u8>,
+    /// center cannot say now
+    #[prost(bool, tag = "4")]
+    pub later: bool,
+}
+/// A client has proved that it holds the ticket: its session goes to this shard.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Move {
+    /// chosen by the shard, repeated in the answer
+    #[prost(uint64, tag = "1")]
+    pub r#move: u64,
+    #[prost(fixed64, tag = "2")]
+    pub session: u64,
+    /// the id of the ticket that is used up
+    #[prost(fixed64, tag = "3")]
+    pub ticket: u64,
+    /// the key of the one that takes its place
+    #[prost(bytes = "vec", tag = "4")]
+    pub next: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint32, tag = "5")]
+    pub slot: u32,
+    #[prost(uint32, tag = "6")]
+    pub generation: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Moved {
+    #[prost(uint64, tag = "1")]
+    pub r#move: u64,
+    /// under its new fence; none: the ticket is good no more
+    #[prost(message, optional, tag = "2")]
     pub session: ::core::option::Option<LiveSession>,
+    /// center cannot move it now
+    #[prost(bool, tag = "3")]
+    pub later: bool,
 }
 /// Keeps the shard's lease. A shard that got no Renewed for the lease time
 /// closes its sessions.

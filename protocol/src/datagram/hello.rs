@@ -6,7 +6,8 @@
 
 use super::cookie::COOKIE_BYTES;
 use super::{Cid, SETUP};
-use crate::handshake::{HELLO_FRAME_BYTES, VERSION, WELCOME_FRAME_BYTES};
+use crate::frame;
+use crate::handshake::{HELLO_FRAME_BYTES, RESUME_FRAME_BYTES, VERSION, WELCOME_FRAME_BYTES};
 use crate::limits::DATAGRAM_BYTES_MAX;
 
 const INIT: u8 = 1;
@@ -17,7 +18,7 @@ const REFUSE: u8 = 4;
 const HEAD_BYTES: usize = 12;
 const RETRY_BYTES: usize = HEAD_BYTES + COOKIE_BYTES;
 
-const _: () = assert!(HEAD_BYTES + COOKIE_BYTES + HELLO_FRAME_BYTES <= DATAGRAM_BYTES_MAX);
+const _: () = assert!(HEAD_BYTES + COOKIE_BYTES + RESUME_FRAME_BYTES <= DATAGRAM_BYTES_MAX);
 const _: () = assert!(HEAD_BYTES + 8 + WELCOME_FRAME_BYTES < DATAGRAM_BYTES_MAX);
 
 /// A datagram that sets a connection up.
@@ -27,7 +28,7 @@ pub enum Setup<'a> {
     Init {
         /// All zero where it has none yet.
         cookie: &'a [u8; COOKIE_BYTES],
-        /// A HELLO frame.
+        /// A HELLO or a RESUME frame.
         hello: &'a [u8],
     },
     /// Come again with this cookie.
@@ -60,7 +61,11 @@ pub fn decode(datagram: &[u8]) -> Option<(u64, Setup<'_>)> {
     let setup = match kind {
         INIT if datagram.len() == DATAGRAM_BYTES_MAX => {
             let (cookie, rest) = rest.split_first_chunk()?;
-            let (hello, padding) = rest.split_at_checked(HELLO_FRAME_BYTES)?;
+            let length = frame::length(rest)?;
+            if ![HELLO_FRAME_BYTES, RESUME_FRAME_BYTES].contains(&length) {
+                return None;
+            }
+            let (hello, padding) = rest.split_at_checked(length)?;
             if padding.iter().any(|&byte| byte != 0) {
                 return None;
             }

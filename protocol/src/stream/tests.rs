@@ -77,6 +77,20 @@ struct NaiveOutbox {
 }
 
 #[test]
+fn an_end_that_was_left_is_known_by_its_memory() {
+    let (mut client, mut backend) = agreed();
+    backend.attach();
+    let again = backend.poll_sync().unwrap();
+    assert!(!client.is_left_end(&again), "the one that it knows");
+    let mut other = StreamEnd::backend(GROUP, Incarnation(6));
+    other.attach();
+    let first = other.poll_sync().unwrap();
+    assert!(!client.is_left_end(&first), "one without memory");
+    assert!(client.handle_sync(&first));
+    assert!(client.is_left_end(&again));
+}
+
+#[test]
 fn an_outbox_is_the_naive_one() {
     let limits = OutboxLimits {
         messages_max: 40,

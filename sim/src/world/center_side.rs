@@ -192,6 +192,13 @@ impl World {
                 if let Some(to_shard::Message::Revoke(revoke)) = &message.message {
                     self.revoked.insert((revoke.session, revoke.fence));
                 }
+                if let Some(to_shard::Message::Moved(moved)) = &message.message
+                    && let Some(live) = &moved.session
+                {
+                    let (session, fence) = (live.session, live.fence);
+                    self.book.note_moved(session, &live.account, fence)?;
+                    self.check_one_live_session(None)?;
+                }
                 if let Some(to_shard::Message::ClaimGranted(granted)) = &message.message {
                     let (session, fence) = (granted.session, granted.fence);
                     let account = self
@@ -249,7 +256,8 @@ impl World {
 
     /// No two shards that run have a live session of one account; and where
     /// center is about to grant `account`, none has. One that center has told its
-    /// shard to end does not count: the fence keeps it from backends.
+    /// shard to end, or given to another one, does not count: the fence keeps it from
+    /// backends.
     pub(super) fn check_one_live_session(&self, account: Option<&str>) -> Step {
         let mut live = std::collections::BTreeMap::new();
         for (shard, host) in self.shards.iter().enumerate() {
@@ -259,7 +267,9 @@ impl World {
                 continue;
             }
             for (whose, session, fence) in host.core.iter().flat_map(|core| core.live_sessions()) {
-                if self.revoked.contains(&(session.0, fence.0)) {
+                if self.revoked.contains(&(session.0, fence.0))
+                    || self.book.was_moved(session.0, fence.0)
+                {
                     continue;
                 }
                 check(account != Some(whose), Rule::OneLiveSession, || {

@@ -118,11 +118,8 @@ impl World {
             return Ok(());
         }
         host.life += 1;
-        // Over datagrams nobody comes back to a session.
-        let transport = match host.core {
-            Some(_) => Transport::Stream,
-            None => self.plan.transport(&mut self.random),
-        };
+        // A session goes from one transport to another.
+        let transport = self.plan.transport(&mut self.random);
         let shard = self.random.index(self.shards.len());
         match transport {
             Transport::Stream => {
@@ -133,6 +130,9 @@ impl World {
             Transport::Datagrams => {
                 let flow = self.open_flow(client, self.shards[shard].gateway);
                 self.clients[client].flow = Some(flow);
+                if self.clients[client].core.is_some() {
+                    return self.client_resumes(client, transport);
+                }
                 self.client_begins(client, transport)
             }
         }
@@ -152,7 +152,7 @@ impl World {
             return Ok(());
         }
         if self.clients[client].core.is_some() {
-            self.client_resumes(client)?;
+            self.client_resumes(client, Transport::Stream)?;
             return self.client_read(number);
         }
         self.client_begins(client, Transport::Stream)?;
@@ -195,13 +195,16 @@ impl World {
         Ok(())
     }
 
-    fn client_resumes(&mut self, client: usize) -> Step {
+    fn client_resumes(&mut self, client: usize, transport: Transport) -> Step {
         let ephemeral = self.random.secret();
         let host = &mut self.clients[client];
         let now = host.clock.now(self.now).time;
         if let Some(core) = &mut host.core {
-            core.resume(ephemeral, now)
-                .map_err(|why| Violation::new(Rule::CoresAgree, format!("no RESUME: {why:?}")))?;
+            let begun = match transport {
+                Transport::Stream => core.resume(ephemeral, now),
+                Transport::Datagrams => core.resume_datagrams(ephemeral, now),
+            };
+            begun.map_err(|why| Violation::new(Rule::CoresAgree, format!("no RESUME: {why:?}")))?;
         }
         self.client_flush(client)?;
         self.client_lives(client);

@@ -318,10 +318,11 @@ impl World {
                 }
                 _ => {
                     let mut init = Vec::new();
-                    let hello = &[0; HELLO_FRAME_BYTES];
+                    let mut hello = [0; HELLO_FRAME_BYTES];
+                    hello[0] = HELLO_FRAME_BYTES as u8;
                     let setup = Setup::Init {
                         cookie: &cookie,
-                        hello,
+                        hello: &hello,
                     };
                     hello::encode(self.random.bits(), &setup, &mut init);
                     init

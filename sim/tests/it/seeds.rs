@@ -47,6 +47,11 @@ fn a_run_is_not_empty() {
     assert!(reports.iter().all(|report| report.logins >= 2));
     let messages: u64 = reports.iter().map(|report| report.messages).sum();
     assert!(messages > 40 * 100, "{messages} messages in 40 runs");
+    let moves: u64 = reports.iter().map(|report| report.moves).sum();
+    assert!(
+        moves > 40,
+        "{moves} sessions went to another shard in 40 runs"
+    );
     let with_map = reports.iter().filter(|report| report.enters > 0).count();
     assert!(
         with_map >= 6,

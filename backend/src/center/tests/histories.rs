@@ -92,6 +92,7 @@ impl Shard {
                 None => self.up.push_back(to_backend::Message::Release(Release {
                     session: granted.session,
                     fence: granted.fence,
+                    kept: false,
                 })),
             },
             to_shard::Message::ClaimRefused(refused) => {
@@ -107,7 +108,9 @@ impl Shard {
                     *session != revoke.session || *fence != revoke.fence
                 });
             }
-            to_shard::Message::Hello(_) => {}
+            to_shard::Message::Hello(_)
+            | to_shard::Message::Found(_)
+            | to_shard::Message::Moved(_) => {}
         }
     }
 }
@@ -235,9 +238,12 @@ impl World {
         if let Some((session, (fence, _))) = shard.sessions.pop_first()
             && shard.link.is_some()
         {
-            shard
-                .up
-                .push_back(to_backend::Message::Release(Release { session, fence }));
+            let kept = false;
+            shard.up.push_back(to_backend::Message::Release(Release {
+                session,
+                fence,
+                kept,
+            }));
         }
     }
 

@@ -41,6 +41,7 @@ impl Rig {
             gateway: "edge".to_owned(),
             shard: 0,
             boot: 1,
+            resume_ms: 0,
         };
         stub.handle_link_up(LINK, &hello).unwrap();
         let now = Now {

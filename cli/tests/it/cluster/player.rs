@@ -2,8 +2,7 @@
 //! honest neighbour, one of these in a thread of its own that must notice
 //! nothing of what a test does to others.
 
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -18,10 +17,9 @@ use protocol::reason::CloseReason;
 use protocol::stream::OutboxLimits;
 use protocol::time::Time;
 
+use super::socket::is_nothing_yet;
+pub use super::socket::{Carrier, Socket, udp_socket};
 use super::{Cluster, GROUP, PATIENCE, random32};
-
-/// How long one look at the socket may block.
-const LOOK: Duration = Duration::from_millis(1);
 
 /// Time between two requests of an honest neighbour: 100 a second, well within
 /// the default limits.
@@ -58,31 +56,6 @@ impl std::fmt::Debug for Seen {
     }
 }
 
-/// What carries a player.
-pub enum Socket {
-    /// A stream of frames.
-    Stream(TcpStream),
-    /// Datagrams.
-    Datagrams(UdpSocket),
-}
-
-impl Socket {
-    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
-        match self {
-            Self::Stream(stream) => stream.read(bytes),
-            Self::Datagrams(socket) => socket.recv(bytes),
-        }
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        // A socket that fails is found out by the next read.
-        let _ = match self {
-            Self::Stream(stream) => stream.write_all(bytes),
-            Self::Datagrams(socket) => socket.send(bytes).map(drop),
-        };
-    }
-}
-
 /// A client.
 pub struct Player {
     /// What carries it.
@@ -116,8 +89,8 @@ impl Player {
 
     /// Connects to whatever listens there, for a gateway with this key; login is under way.
     pub fn connect_to(address: SocketAddr, gateway_key: [u8; 32], token: String) -> Self {
-        let stream = tcp_socket(address);
-        Self::over(gateway_key, token, Socket::Stream(stream))
+        let socket = Socket::open(Carrier::Tcp, address);
+        Self::over(gateway_key, token, socket)
     }
 
     /// Logs in over datagrams and waits until its group is up.
@@ -127,9 +100,9 @@ impl Player {
 
     /// The same by way of another address.
     pub fn login_udp_at(cluster: &Cluster, account: &str, to: SocketAddr) -> Self {
-        let socket = udp_socket(to);
+        let socket = Socket::open(Carrier::Udp, to);
         let token = cluster.token(account);
-        let mut player = Self::over(cluster.gateway_key, token, Socket::Datagrams(socket));
+        let mut player = Self::over(cluster.gateway_key, token, socket);
         player.wait("login", |seen| seen.session.is_some() && seen.ups > 0);
         player
     }
@@ -148,7 +121,7 @@ impl Player {
             compress_bytes_min: 64,
         };
         let client = match socket {
-            Socket::Stream(_) => Client::connect(config, random32(), Time(0)),
+            Socket::Stream(_) | Socket::Web(_) => Client::connect(config, random32(), Time(0)),
             Socket::Datagrams(_) => Client::connect_datagrams(config, random32(), Time(0)),
         };
         let client = client.expect("a usable key");
@@ -225,43 +198,66 @@ impl Player {
         took
     }
 
-    /// Loses its connection.
+    /// Loses its connection. Over datagrams nobody but itself hears of it.
     pub fn cut(&mut self) {
-        let _ = self.stream().shutdown(Shutdown::Both);
-        self.vanish();
+        let stream = match &self.socket {
+            Socket::Stream(stream) => Some(stream),
+            Socket::Web(web) => Some(&web.stream),
+            Socket::Datagrams(_) => None,
+        };
+        if let Some(stream) = stream {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        self.client.handle_disconnected(&mut |_| {});
     }
 
     /// Loses its connection, of which the gateway hears nothing while the socket
     /// that this returns lives.
     pub fn vanish(&mut self) -> TcpStream {
-        let old = self.stream().try_clone().expect("a descriptor");
+        let Socket::Stream(stream) = &self.socket else {
+            panic!("only a stream can look alive")
+        };
+        let old = stream.try_clone().expect("a descriptor");
         self.client.handle_disconnected(&mut |_| {});
         old
     }
 
     /// Begins to come back, to the same gateway; the bytes of its RESUME.
     pub fn try_resume(&mut self, cluster: &Cluster) -> Vec<u8> {
-        self.socket = Socket::Stream(tcp_socket(cluster.address()));
+        self.try_resume_over(Carrier::Tcp, cluster.address())
+    }
+
+    /// The same to any gateway, over any transport.
+    pub fn try_resume_over(&mut self, carrier: Carrier, address: SocketAddr) -> Vec<u8> {
         self.seen.closed = None;
         let now = self.now();
-        let began = self.client.resume(random32(), now);
+        let began = match carrier {
+            Carrier::Udp => self.client.resume_datagrams(random32(), now),
+            Carrier::Tcp | Carrier::Web => self.client.resume(random32(), now),
+        };
         began.expect("a way back");
+        self.socket = Socket::open(carrier, address);
         self.transmit()
     }
 
     /// Comes back, and waits until its group is up.
     pub fn come_back(&mut self, cluster: &Cluster) {
-        let (before, ups) = (self.seen.resumed.len(), self.seen.ups);
-        self.try_resume(cluster);
-        self.wait("a resume", |seen| {
-            seen.resumed.len() > before && seen.ups > ups
-        });
+        self.come_back_over(Carrier::Tcp, cluster.address());
     }
 
-    fn stream(&self) -> &TcpStream {
-        match &self.socket {
-            Socket::Stream(stream) => stream,
-            Socket::Datagrams(_) => panic!("nothing comes back over datagrams"),
+    /// The same to any gateway, over any transport. A ticket that was used up on the way
+    /// before is refused once, and the other one tried.
+    pub fn come_back_over(&mut self, carrier: Carrier, address: SocketAddr) {
+        let (before, ups) = (self.seen.resumed.len(), self.seen.ups);
+        let end = Instant::now() + PATIENCE;
+        self.try_resume_over(carrier, address);
+        while self.seen.resumed.len() == before || self.seen.ups == ups {
+            assert!(Instant::now() < end, "no resume in time: {:?}", self.seen);
+            assert_eq!(self.seen.lost, None);
+            if self.seen.closed.is_some() {
+                self.try_resume_over(carrier, address);
+            }
+            self.pump();
         }
     }
 
@@ -298,7 +294,7 @@ impl Player {
                 self.client
                     .handle_received(now, &mut bytes[..read], &mut self.shared, &mut events);
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(error) if is_nothing_yet(&error) => {}
             Err(_) => self.client.handle_disconnected(&mut events),
         }
         self.client.handle_timeout(now, &mut events);
@@ -320,21 +316,6 @@ impl Player {
     fn now(&self) -> Time {
         Time(self.origin.elapsed().as_micros() as u64)
     }
-}
-
-fn tcp_socket(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(address).expect("something accepts");
-    stream.set_nodelay(true).expect("a socket");
-    stream.set_read_timeout(Some(LOOK)).expect("a socket");
-    stream
-}
-
-/// A socket that sends to there, and whose reads do not last.
-pub fn udp_socket(to: SocketAddr) -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-    socket.connect(to).expect("a socket");
-    socket.set_read_timeout(Some(LOOK)).expect("a socket");
-    socket
 }
 
 /// A neighbour who echoes all the time.

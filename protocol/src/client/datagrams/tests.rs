@@ -4,7 +4,7 @@
 use super::*;
 use crate::cipher::RekeyPolicy;
 use crate::datagram::cookie::Cookies;
-use crate::handshake::{Parameters, StaticKey, reject, respond};
+use crate::handshake::{Parameters, RESUME_FRAME_BYTES, StaticKey, reject, respond, ticket_id};
 use crate::ids::SessionId;
 use crate::stream::OutboxLimits;
 
@@ -173,7 +173,7 @@ fn accept(key: &StaticKey, client: &mut Client) -> End {
 }
 
 #[test]
-fn a_session_ends_with_its_connection() {
+fn a_session_outlives_its_connection_and_comes_back_over_either() {
     let key = StaticKey::from_secret([9; 32]);
     let mut client = client(&key);
     let mut end = accept(&key, &mut client);
@@ -190,12 +190,31 @@ fn a_session_ends_with_its_connection() {
     let mut events = Vec::new();
     client.handle_disconnected(&mut |event| events.push(format!("{event:?}")));
     let gone = CloseReason::PeerClosed;
-    let wanted = [
-        format!("{:?}", Event::SessionLost(gone)),
-        format!("{:?}", Event::Closed(Closed::ByClient(gone))),
-    ];
-    assert_eq!(events, wanted);
-    assert!(!client.can_resume());
-    let resumed = client.resume([7; 32], Time(0));
-    assert_eq!(resumed, Err(CloseReason::TicketUnknown));
+    let closed = format!("{:?}", Event::Closed(Closed::ByClient(gone)));
+    assert_eq!(events, [closed]);
+    // Over datagrams RESUME travels in INITs, under a nonce of its own.
+    assert_eq!(client.resume_datagrams([7; 32], Time(0)), Ok(()));
+    let init = sent(&mut client, Time(0)).expect("INIT");
+    let Some((nonce, Message::Init { hello, .. })) = hello::decode(&init) else {
+        panic!("not an INIT: {init:?}")
+    };
+    let id = ticket_id(hello).expect("a RESUME");
+    let reject_with = |reason| {
+        let mut frame = Vec::new();
+        reject(reason, 0, &mut frame);
+        setup(nonce, &Message::Refuse { reject: &frame })
+    };
+    let later = give(
+        &mut client,
+        Time(0),
+        reject_with(CloseReason::CenterUnavailable),
+    );
+    assert_eq!(later, ["Closed(ByGateway(Some(CenterUnavailable)))"]);
+    // Over a stream it is the same ticket, in a frame as it stands.
+    assert_eq!(client.resume([8; 32], Time(0)), Ok(()));
+    let frame = sent(&mut client, Time(0)).expect("RESUME");
+    assert_eq!(
+        (frame.len(), ticket_id(&frame)),
+        (RESUME_FRAME_BYTES, Some(id))
+    );
 }

@@ -15,6 +15,7 @@ use protocol::body::{MessageHeader, MessageKind};
 use protocol::client::{Client, Event, Shared};
 use protocol::ids::MessageId;
 use protocol::time::Now;
+use protocol::websocket::client::{ClientEnd, Received};
 
 use super::{CENTER, GAME, GROUP, Game};
 use crate::engine::ConnId;
@@ -32,8 +33,10 @@ const RESUME_MS: u32 = 60_000;
 struct Player {
     id: ConnId,
     client: Client,
+    /// What its frames travel in, if it is one.
+    websocket: Option<ClientEnd>,
     /// What it sends in this turn.
-    frames: Vec<u8>,
+    bytes: Vec<u8>,
 }
 
 /// See the module.
@@ -43,6 +46,8 @@ pub struct Crowd {
     shared: Shared,
     players: Vec<Player>,
     game: Game,
+    /// Frames of a client before they are wrapped.
+    frames: Vec<u8>,
     /// Records from the shard, and for it; reused as a driver does.
     records: Vec<u8>,
     replies: Vec<u8>,
@@ -60,7 +65,7 @@ impl std::fmt::Debug for Crowd {
     }
 }
 
-fn enter(shard: &mut Shard, index: u32, now: Now) -> Player {
+fn enter(shard: &mut Shard, index: u32, websocket: bool, now: Now) -> Player {
     let id = ConnId {
         index,
         generation: 0,
@@ -70,8 +75,14 @@ fn enter(shard: &mut Shard, index: u32, now: Now) -> Player {
     Player {
         id,
         client: Client::connect(config, ephemeral(id), now.time).expect("a usable key"),
-        frames: Vec::new(),
+        websocket: websocket.then(|| client_end(id)),
+        bytes: Vec::new(),
     }
+}
+
+/// A WebSocket that has not been opened yet.
+fn client_end(id: ConnId) -> ClientEnd {
+    ClientEnd::new("gateway.test", [id.index as u8; 16])
 }
 
 /// The secret of a connection's handshake: fixed, and another one each time.
@@ -83,19 +94,31 @@ fn ephemeral(id: ConnId) -> [u8; 32] {
 }
 
 impl Crowd {
-    /// So many clients, logged in and with their group up.
+    /// So many clients over TCP, logged in and with their group up.
     ///
     /// # Panics
     /// They do not get in.
     pub fn new(clients: usize) -> Self {
-        Self::timed(clients).0
+        Self::over(clients, false).0
     }
 
-    /// The same, and how long the shard took for their logins.
+    /// The same over WebSocket.
+    ///
+    /// # Panics
+    /// They do not get in.
+    pub fn over_websocket(clients: usize) -> Self {
+        Self::over(clients, true).0
+    }
+
+    /// Those over TCP, and how long the shard took for their logins.
     ///
     /// # Panics
     /// They do not get in.
     pub fn timed(clients: usize) -> (Self, Duration) {
+        Self::over(clients, false)
+    }
+
+    fn over(clients: usize, websocket: bool) -> (Self, Duration) {
         let now = super::start();
         let config = ShardConfig {
             resume_ms: RESUME_MS,
@@ -107,7 +130,7 @@ impl Crowd {
             let hello = super::hello(uplink, group, LEASE_MS);
             shard.handle_uplink_control(now, uplink, &hello);
         }
-        let players = (0..clients as u32).map(|index| enter(&mut shard, index, now));
+        let players = (0..clients as u32).map(|index| enter(&mut shard, index, websocket, now));
         let players = players.collect();
         let mut crowd = Self {
             shard,
@@ -115,6 +138,7 @@ impl Crowd {
             shared: Shared::default(),
             players,
             game: Game::new(GROUP, clients),
+            frames: Vec::new(),
             records: Vec::new(),
             replies: Vec::new(),
             center: Vec::new(),
@@ -142,6 +166,9 @@ impl Crowd {
         }
         let spent = begin.elapsed();
         for player in &mut self.players {
+            if let Some(websocket) = &mut player.websocket {
+                *websocket = client_end(player.id);
+            }
             let ephemeral = ephemeral(player.id);
             let began = player.client.resume(ephemeral, self.now.time);
             began.expect("a way back");
@@ -191,10 +218,17 @@ impl Crowd {
     fn turn(&mut self, replied: &mut impl FnMut(&MessageHeader, &[u8])) -> Duration {
         let now = self.now;
         for player in &mut self.players {
-            player.frames.clear();
-            player
-                .client
-                .poll_transmit(now.time, &mut self.shared, &mut player.frames);
+            player.bytes.clear();
+            let client = &mut player.client;
+            let Some(websocket) = &mut player.websocket else {
+                client.poll_transmit(now.time, &mut self.shared, &mut player.bytes);
+                continue;
+            };
+            self.frames.clear();
+            if websocket.is_open() {
+                client.poll_transmit(now.time, &mut self.shared, &mut self.frames);
+            }
+            websocket.wrap(&self.frames, &mut player.bytes);
         }
         self.records.clear();
         self.replies.clear();
@@ -202,9 +236,9 @@ impl Crowd {
 
         let begin = Instant::now();
         for player in &mut self.players {
-            if !player.frames.is_empty() {
+            if !player.bytes.is_empty() {
                 self.shard
-                    .handle_received(now, player.id, &mut player.frames);
+                    .handle_received(now, player.id, &mut player.bytes);
             }
         }
         self.shard.handle_timeout(now);
@@ -252,19 +286,28 @@ impl Crowd {
     fn hand_over(&mut self, now: Now, replied: &mut impl FnMut(&MessageHeader, &[u8])) {
         for (to, buffer) in &mut self.sends {
             let count = &mut self.replied;
-            self.players[to.index as usize].client.handle_received(
-                now.time,
-                buffer,
-                &mut self.shared,
-                &mut |event| {
-                    if let Event::Message(header, payload) = event
-                        && header.kind == MessageKind::Reply
-                    {
-                        *count += 1;
-                        replied(&header, payload);
-                    }
-                },
-            );
+            let mut judge = |event: Event<'_>| {
+                if let Event::Message(header, payload) = event
+                    && header.kind == MessageKind::Reply
+                {
+                    *count += 1;
+                    replied(&header, payload);
+                }
+            };
+            let player = &mut self.players[to.index as usize];
+            let (client, shared) = (&mut player.client, &mut self.shared);
+            let Some(websocket) = &mut player.websocket else {
+                client.handle_received(now.time, buffer, shared, &mut judge);
+                continue;
+            };
+            let mut data = &mut buffer[..];
+            let mut pool = std::mem::take(&mut shared.buffers);
+            while let Some(received) = websocket.next(&mut data, &mut pool).expect("WebSocket") {
+                if let Received::Message(frame) = received {
+                    client.handle_received(now.time, frame, shared, &mut judge);
+                }
+            }
+            shared.buffers = pool;
         }
     }
 }

@@ -32,7 +32,11 @@ pub fn check(arguments: &RoleArguments) -> anyhow::Result<Verdict> {
     };
     let mut verdict = Verdict::Good;
     for problem in keys::check(&loaded.role) {
-        if matches!(problem, KeyFileError::Missing { .. }) {
+        let is_missing = matches!(
+            problem,
+            KeyFileError::Missing { .. } | KeyFileError::TlsMissing { .. }
+        );
+        if is_missing {
             eprintln!("warning: {problem}");
         } else {
             eprintln!("{problem}");

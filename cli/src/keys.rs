@@ -1,4 +1,4 @@
-//! Key files: one base64url line each.
+//! Key files: one base64url line each; and the certificate of TLS, which others make.
 //!
 //! Owns making, writing and reading the three kinds of keys, and the advice
 //! where one is missing. Invariants: a secret is written with mode 0600 and
@@ -11,16 +11,20 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use gateway::front::tls::{BadCertificate, Certificate};
 use pasetors::keys::{AsymmetricKeyPair, Generate as _};
 use pasetors::version4::V4;
 use protocol::handshake::StaticKey;
 use uplink::{Identity, PublicKey};
 
 use crate::args::KeyKind;
-use crate::config::{BEARER_EXPECTED, RoleConfig, usable_as_bearer};
+use crate::config::{BEARER_EXPECTED, RoleConfig, TlsFiles, usable_as_bearer};
 
 /// The longest key file is 87 bytes; anything much longer is another file.
 const KEY_FILE_BYTES_MAX: u64 = 4_096;
+
+/// A chain of certificates has some thousand bytes.
+const PEM_FILE_BYTES_MAX: u64 = 1 << 18;
 
 /// Bytes of a secret that signs tokens: seed, then public key.
 pub const TOKEN_SECRET_BYTES: usize = 64;
@@ -35,6 +39,22 @@ pub enum KeyFileError {
         path: PathBuf,
         /// The kind, as `keygen` takes it.
         kind: &'static str,
+    },
+    /// There is no certificate yet.
+    #[error("{}: no such file; it is to hold the {what} of TLS in PEM", path.display())]
+    TlsMissing {
+        /// Where it should be.
+        path: PathBuf,
+        /// What it is to hold.
+        what: &'static str,
+    },
+    /// The certificate or its key can't be used.
+    #[error("{} and {}: {error}", files.certificate.display(), files.key.display())]
+    Tls {
+        /// Which files.
+        files: TlsFiles,
+        /// Why.
+        error: BadCertificate,
     },
     /// It cannot be read or written.
     #[error("{}: {error}", path.display())]
@@ -192,6 +212,36 @@ pub fn read_admin_token(path: &Path) -> Result<String, KeyFileError> {
     Ok(line)
 }
 
+/// Reads what a gateway shows to clients that come over TLS.
+///
+/// # Errors
+/// See [`KeyFileError`].
+pub fn read_certificate(files: &TlsFiles) -> Result<Certificate, KeyFileError> {
+    let chain = read_pem(&files.certificate, "certificate chain")?;
+    let key = read_pem(&files.key, "private key")?;
+    Certificate::from_pem(&chain, &key).map_err(|error| KeyFileError::Tls {
+        files: files.clone(),
+        error,
+    })
+}
+
+fn read_pem(path: &Path, what: &'static str) -> Result<Vec<u8>, KeyFileError> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => KeyFileError::TlsMissing {
+            path: path.to_owned(),
+            what,
+        },
+        _ => KeyFileError::Io {
+            path: path.to_owned(),
+            error,
+        },
+    };
+    if fs::metadata(path).map_err(failed)?.len() > PEM_FILE_BYTES_MAX {
+        return Err(failed(io::Error::other("too long for a file in PEM")));
+    }
+    fs::read(path).map_err(failed)
+}
+
 /// Every key file that a configuration names and that cannot be used.
 pub fn check(role: &RoleConfig) -> Vec<KeyFileError> {
     let mut found = Vec::new();
@@ -204,6 +254,9 @@ pub fn check(role: &RoleConfig) -> Vec<KeyFileError> {
             found.extend(read_identity(&config.identity_file).err());
             for path in &config.token.key_files {
                 found.extend(read_token_public(path).err());
+            }
+            if let Some(files) = &config.listen.tls {
+                found.extend(read_certificate(files).err());
             }
         }
         RoleConfig::Center(config) => {

@@ -25,11 +25,27 @@ pub struct Running {
     is_draining: bool,
     /// Tells it to end in order. Calling it again changes nothing.
     drain: Box<dyn FnMut() + Send>,
+    /// Takes over what it can of a new configuration, if it can any.
+    reload: Option<Box<Reload>>,
     /// Its end, with why if it was not asked for.
     ended: oneshot::Receiver<anyhow::Result<()>>,
 }
 
+/// Whether it changed anything.
+type Reload = dyn FnMut(&RoleConfig) -> anyhow::Result<bool> + Send;
+
 impl Running {
+    /// Lets the role take over what it can of a new configuration, and of the files that
+    /// it names. Whether that changed anything.
+    ///
+    /// # Errors
+    /// Something of it can't be used; all is as before.
+    pub fn reload(&mut self, role: &RoleConfig) -> anyhow::Result<bool> {
+        self.reload
+            .as_mut()
+            .map_or(Ok(false), |reload| reload(role))
+    }
+
     /// Tells the role to end in order.
     pub fn drain(&mut self) {
         self.is_draining = true;
@@ -60,6 +76,7 @@ impl Running {
             address,
             is_draining: false,
             drain: Box::new(drain),
+            reload: None,
             ended,
         }
     }

@@ -67,10 +67,13 @@ pub fn run(arguments: &RoleArguments, role: &'static str) -> anyhow::Result<Verd
                 request = signals.next() => match request {
                     Request::Drain => break,
                     Request::EndNow => return Ok(Verdict::Good),
-                    Request::Reload => match read() {
-                        Ok(new) => entries = reload(&level, entries, new),
-                        Err(wrong) => error!("not reloaded: {wrong:#}"),
-                    },
+                    Request::Reload => {
+                        let new = read().and_then(|new| Ok((running.reload(&new.role)?, new)));
+                        match new {
+                            Ok((changed, new)) => entries = reload(&level, entries, new, changed),
+                            Err(wrong) => error!("not reloaded: {wrong:#}"),
+                        }
+                    }
                 },
             }
         }
@@ -117,11 +120,12 @@ pub async fn drain(signals: &mut Signals, roles: Vec<Running>) -> Verdict {
     verdict
 }
 
-/// Takes over what can change, and says what cannot. Returns the entries that
-/// are in force as far as a later reload is concerned.
-fn reload(level: &LogLevel, before: Vec<Entry>, new: Loaded) -> Vec<Entry> {
+/// Takes over what can change, and says what cannot; `changed`: the role itself has taken
+/// something over, and said so. Returns the entries that are in force as far as a later
+/// reload is concerned.
+fn reload(level: &LogLevel, before: Vec<Entry>, new: Loaded, changed: bool) -> Vec<Entry> {
     let changes = config::changes(&before, &new.entries);
-    if changes.is_empty() {
+    if changes.is_empty() && !changed {
         info!("reloaded: nothing has changed");
         return before;
     }

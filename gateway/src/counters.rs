@@ -115,6 +115,8 @@ counters! {
     sessions_parked: "gauge", "sallyport_gateway_sessions_parked";
     /// Connections accepted.
     accepted: "counter", "sallyport_gateway_accepted_total";
+    /// Handshakes of TLS done.
+    tls_handshakes: "counter", "sallyport_gateway_tls_handshakes_total";
     /// Handshakes done.
     handshakes: "counter", "sallyport_gateway_handshakes_total";
     /// Logins done.

@@ -1,6 +1,7 @@
 //! What lies between a socket and the frames of its client, from outside in:
-//! the PROXY header of a balancer (`proxy`), HTTP (`http`), WebSocket; and who may
-//! tell an address (`trust`).
+//! the PROXY header of a balancer (`proxy`), TLS (`tls`), HTTP (`http`), WebSocket;
+//! and who may tell an address (`trust`). TLS is beside [`Front`], since everything
+//! else may stand within it.
 //!
 //! Pure: bytes in, bytes out, no socket, no clock. A connection has a front only
 //! while it needs one, so a client that speaks frames over plain TCP costs a
@@ -13,9 +14,11 @@
 
 pub mod http;
 pub mod proxy;
+pub mod tls;
 pub mod trust;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use protocol::buffers::Buffers;
 use protocol::frame;
@@ -40,6 +43,8 @@ pub struct FrontConfig {
     pub trusted: Trust,
     /// Origins of the pages that may connect; all, if it is empty.
     pub origins: Vec<String>,
+    /// What is shown to those who come over TLS.
+    pub certificate: Arc<tls::Shown>,
 }
 
 /// The layers before the frames of one connection.

@@ -9,10 +9,11 @@
 //!
 //! Invariants:
 //! - Nothing in here reads a clock, a socket or a random source; the ephemeral
-//!   keys come from a generator seeded by the driver.
+//!   keys come from a generator seeded by the driver. Those of TLS are rustls' own.
 //! - No input of a peer makes it panic, and what a peer can make it keep is
 //!   bounded: before login one frame of at most 4 KiB, as much of answers and under
-//!   1 KiB of state, after it one frame and `send_queue_bytes_max`.
+//!   1 KiB of state, after it one frame and `send_queue_bytes_max`. Over TLS, a
+//!   record and a session of rustls more.
 //! - A frame is lost only through `Counters::drop_frame`, a connection only
 //!   through `close`.
 
@@ -360,6 +361,9 @@ impl Shard {
         if let Some(front) = &mut connection.front {
             front.release(&mut self.buffers);
         }
+        if let Some(tls) = &mut connection.tls {
+            tls.release(&mut self.buffers);
+        }
         self.buffers.give(std::mem::take(&mut connection.out));
         self.forget_datagrams(&connection);
     }
@@ -544,9 +548,12 @@ impl Shard {
             if connection.in_flight_bytes > 0 {
                 continue;
             }
+            let last = matches!(connection.phase, Phase::Closing);
             if let Some(front) = &mut connection.front {
-                let last = matches!(connection.phase, Phase::Closing);
                 front.wrap(&mut connection.out, last, &mut self.buffers);
+            }
+            if let Some(tls) = &mut connection.tls {
+                tls.wrap(&mut connection.out, last, &mut self.buffers);
             }
             if connection.out.is_empty() {
                 if matches!(connection.phase, Phase::Closing) && !connection.shut {
@@ -605,6 +612,7 @@ impl Shard {
             if is_stream && connection.out.capacity() == 0 {
                 connection.out = self.buffers.take();
             }
+            let is_open = connection.tls.as_ref().is_none_or(|tls| tls.is_open());
             let carries_frames = match &mut connection.front {
                 None => true,
                 Some(front) => {
@@ -612,7 +620,7 @@ impl Shard {
                     front.carries_frames()
                 }
             };
-            if !carries_frames {
+            if !carries_frames || !is_open {
                 // The front says it in its own words.
             } else if handshaking {
                 handshake::reject(reason, now.time.wire_ms(), &mut connection.out);

@@ -66,6 +66,7 @@ close_reasons! {
     BadProxyHeader = 15, "bad_proxy_header", Peer, "the PROXY header is missing, malformed or too long";
     BadUpgrade = 16, "bad_upgrade", Peer, "an HTTP request is not one for a WebSocket that is taken here";
     BadWebsocket = 17, "bad_websocket", Peer, "a WebSocket frame is malformed, or a message is text";
+    BadTls = 18, "bad_tls", Peer, "a TLS record is malformed, too long, or does not verify, or the handshake of TLS fails";
     HandshakeTimeout = 20, "handshake_timeout", Peer, "the handshake was not done before its deadline";
     LoginTimeout = 21, "login_timeout", Peer, "login was not done before its deadline";
     IdleTimeout = 22, "idle_timeout", Nobody, "nothing was heard for the idle timeout";

@@ -7,6 +7,7 @@ The environment says where it is:
     SALLYPORT_TOKEN_KEY  Ed25519 secret (seed, then public key), base64url of 64 bytes
     SALLYPORT_AUDIENCE   audience of the tokens, default "sallyport"
     SALLYPORT_GROUP      number of a group whose backend echoes, default 1
+    SALLYPORT_TLS_CA     file with the CA of the gateway's certificate for gateway.test (`test_tls`)
 
 The backend answers each `REQUEST` with one `REPLY` that has the same message id, request and
 payload. The gateway is set to rekey after few frames (at most some thousand), and tests that

@@ -12,7 +12,7 @@ use protocol::limits;
 use uplink::PublicKey;
 
 use super::common::{AdminConfig, LogConfig, PeerConfig};
-use super::reader::{Reader, key};
+use super::reader::{Reader, key, live};
 use super::{Machine, SPARE_DESCRIPTORS};
 
 /// Everything a gateway is told.
@@ -63,6 +63,17 @@ pub struct GatewayListenConfig {
     pub proxy_trusted: Vec<IpNet>,
     /// Origins of pages that may open a WebSocket; all, if it is empty.
     pub websocket_origins: Vec<String>,
+    /// What is shown to clients that come over TLS; without it there is no TLS.
+    pub tls: Option<TlsFiles>,
+}
+
+/// Where a certificate lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// `listen.tls_cert_file`: PEM, the chain.
+    pub certificate: PathBuf,
+    /// `listen.tls_key_file`: PEM, its private key.
+    pub key: PathBuf,
 }
 
 /// `[engine]`.
@@ -209,20 +220,33 @@ impl GatewayConfig {
 
 impl GatewayListenConfig {
     fn read(reader: &mut Reader<'_>) -> Self {
+        let tcp = reader.socket(key("listen.tcp"), "0.0.0.0:7000");
+        // Not a guess by the first bytes: a client could send a header itself.
+        let proxy_required = reader.choice(
+            key("listen.proxy_protocol"),
+            "off",
+            &[("off", false), ("required", true)],
+        );
         let listen = Self {
-            tcp: reader.socket(key("listen.tcp"), "0.0.0.0:7000"),
-            // One port number for all transports; off where a firewall passes TCP only.
-            udp: reader.boolean(key("listen.udp"), true),
+            tcp,
+            // One port number for all transports; off where a firewall passes TCP only, and
+            // where all clients are to come through a balancer of TCP.
+            udp: reader.boolean(key("listen.udp"), !proxy_required),
             key_file: reader.path(key("listen.key_file"), "gateway.key"),
-            // Not a guess by the first bytes: a client could send a header itself.
-            proxy_required: reader.choice(
-                key("listen.proxy_protocol"),
-                "off",
-                &[("off", false), ("required", true)],
-            ),
+            proxy_required,
             proxy_trusted: reader.networks(key("listen.proxy_trusted")),
             websocket_origins: reader.origins(key("listen.websocket_origins")),
+            tls: TlsFiles::read(reader),
         };
+        if listen.proxy_required && listen.udp {
+            reader.problem_at(
+                "listen.udp",
+                "datagrams have no PROXY header, so with listen.proxy_protocol = \"required\" \
+                 clients could come past the balancer: set listen.udp = false, or run a second \
+                 gateway for UDP"
+                    .to_owned(),
+            );
+        }
         if listen.proxy_required && listen.proxy_trusted.is_empty() {
             reader.problem_at(
                 "listen.proxy_protocol",
@@ -232,6 +256,24 @@ impl GatewayListenConfig {
             );
         }
         listen
+    }
+}
+
+impl TlsFiles {
+    /// Live: certificates are renewed every few weeks.
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let [certificate, key] = ["listen.tls_cert_file", "listen.tls_key_file"].map(|path| {
+            let file = reader.optional_path(live(path));
+            (path, file)
+        });
+        match (certificate, key) {
+            ((_, Some(certificate)), (_, Some(key))) => Some(Self { certificate, key }),
+            ((_, None), (_, None)) => None,
+            ((given, Some(_)), (missing, None)) | ((missing, None), (given, Some(_))) => {
+                reader.problem_at(given, format!("TLS needs {missing} beside it"));
+                None
+            }
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use anyhow::{Context as _, ensure};
 use gateway::drive::{Gateway, GatewayConfig as Settings};
 use gateway::engine::{self, EngineKind as Engine};
 use gateway::front::FrontConfig;
+use gateway::front::tls::Certificate;
 use gateway::front::trust::Trust;
 use gateway::shard::{GroupConfig as ShardGroup, ShardConfig};
 use protocol::check::Rate;
@@ -26,7 +27,7 @@ use uplink::DialTarget;
 
 use super::{Running, boot, resolve};
 use crate::admin::{RoleView, metrics};
-use crate::config::{EngineKind, GatewayConfig, PeerConfig, SPARE_DESCRIPTORS};
+use crate::config::{EngineKind, GatewayConfig, PeerConfig, RoleConfig, SPARE_DESCRIPTORS};
 use crate::doctor;
 use crate::keys;
 
@@ -39,7 +40,10 @@ const WATCH_EVERY: Duration = Duration::from_millis(50);
 /// A key is missing, an address unknown, the engine forbidden, a limit too low,
 /// the port taken.
 pub fn start(config: &GatewayConfig) -> anyhow::Result<(Running, RoleView)> {
-    let gateway = Gateway::start(settings(config)?)?;
+    let settings = settings(config)?;
+    let certificate = Arc::clone(&settings.shard.front.certificate);
+    certificate.show(read_certificate(config)?);
+    let gateway = Gateway::start(settings)?;
     let counters = gateway.counters();
     let engine = gateway.engine();
     let is_ready = gateway.readiness();
@@ -98,7 +102,26 @@ pub fn start(config: &GatewayConfig) -> anyhow::Result<(Running, RoleView)> {
         draining.store(true, Ordering::Relaxed);
         gateway.drain();
     };
-    Ok((Running::new("gateway", address, drain, ended), view))
+    let mut running = Running::new("gateway", address, drain, ended);
+    running.reload = Some(Box::new(move |role: &RoleConfig| -> anyhow::Result<bool> {
+        let RoleConfig::Gateway(config) = role else {
+            return Ok(false);
+        };
+        let changed = certificate.show(read_certificate(config)?);
+        if changed {
+            let shown = config.listen.tls.as_ref();
+            let file = shown.map(|files| files.certificate.display().to_string());
+            let file = file.as_deref().unwrap_or("none, and TLS is off");
+            tracing::info!(file, "another certificate is shown from now on");
+        }
+        Ok(changed)
+    }));
+    Ok((running, view))
+}
+
+fn read_certificate(config: &GatewayConfig) -> anyhow::Result<Option<Certificate>> {
+    let files = config.listen.tls.as_ref();
+    Ok(files.map(keys::read_certificate).transpose()?)
 }
 
 /// Waits for the end of all shards. One that ends without being told to takes
@@ -176,6 +199,7 @@ fn settings(config: &GatewayConfig) -> anyhow::Result<Settings> {
                 proxy_required: config.listen.proxy_required,
                 trusted: Trust::new(config.listen.proxy_trusted.clone()),
                 origins: config.listen.websocket_origins.clone(),
+                certificate: Arc::default(),
             },
             datagrams: None,
         },

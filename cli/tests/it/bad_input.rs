@@ -7,6 +7,7 @@ mod envelope;
 mod frames;
 mod login;
 mod messages;
+mod replays;
 mod timestamps;
 
 use crate::cluster::metrics::Calm;

@@ -68,6 +68,12 @@ pub fn random32() -> [u8; 32] {
 /// What a test changes of a role's configuration: `section.key=value`.
 pub type Settings = &'static [&'static str];
 
+/// A gateway that takes clients over TLS; each cluster has these files.
+pub const WITH_TLS: Settings = &[
+    "listen.tls_cert_file=gateway.pem",
+    "listen.tls_key_file=gateway-tls.key",
+];
+
 /// The right to use the machine, until it is dropped: clusters share it, but for those that
 /// are judged by the clock. A file, since tests may run in several processes at a time.
 struct Turn(#[expect(dead_code, reason = "closing it is what counts")] File);
@@ -149,6 +155,13 @@ impl Cluster {
         let token_public = keygen(at, "token", "token.secret");
         let secret = fs::read_to_string(at.join("token.secret")).expect("a secret");
         let token_secret = decode(secret.trim());
+
+        for (file, name) in [
+            ("first.pem", "gateway.pem"),
+            ("first.key", "gateway-tls.key"),
+        ] {
+            fs::copy(tls_file(file), at.join(name)).expect("a file");
+        }
 
         let process = |role, settings, config: String| {
             fs::write(at.join(format!("{role}.toml")), config).expect("a file");
@@ -321,6 +334,13 @@ fn token(secret: &[u8; 64], account: &str) -> String {
         expires_unix_ms: issued_unix_ms + 30_000,
     };
     issue(secret, &claims).expect("a token")
+}
+
+/// A certificate or key of `tests/tls`.
+pub fn tls_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/tls")
+        .join(name)
 }
 
 /// Makes a key with the binary, as an operator would; returns the public half.

@@ -283,10 +283,82 @@ fn required_proxy_headers_need_somebody_who_may_send_them() {
     let outcome = check(&["listen.proxy_trusted=10.0.0.0/33"]);
     assert_eq!(outcome.code, 1);
     assert!(outcome.err.contains("10.0.0.0/8"), "{}", outcome.err);
-    assert_eq!(
-        check(&["listen.proxy_trusted=10.0.0.0/8,192.0.2.7"]).code,
-        0
+    // Datagrams have none, so they would come past the balancer.
+    let trusted = "listen.proxy_trusted=10.0.0.0/8,192.0.2.7";
+    let outcome = check(&[trusted]);
+    assert_eq!(outcome.code, 1);
+    assert!(
+        outcome.err.contains("set listen.udp = false"),
+        "{}",
+        outcome.err
     );
+    assert_eq!(check(&[trusted, "listen.udp=false"]).code, 0);
+}
+
+#[test]
+fn without_a_word_about_udp_it_is_off_behind_a_balancer() {
+    let text = fs::read_to_string(examples().join("gateway.toml")).expect("text");
+    let text = text.replace("udp = true\n", "");
+    let directory = tempfile::tempdir().expect("a directory");
+    fs::write(directory.path().join("c.toml"), text).expect("it is written");
+    let udp = |set: &[&str]| {
+        let mut arguments = vec!["config", "--effective", "--config", "c.toml"];
+        for text in set {
+            arguments.extend(["--set", text]);
+        }
+        let outcome = run(directory.path(), &arguments);
+        assert_eq!(outcome.code, 0, "{}", outcome.err);
+        let line = outcome.out.lines().find(|line| line.starts_with("udp = "));
+        line.expect("it is shown").to_owned()
+    };
+    assert_eq!(udp(&[]), "udp = true  # default");
+    let required = [
+        "listen.proxy_protocol=required",
+        "listen.proxy_trusted=10.0.0.0/8",
+    ];
+    assert_eq!(udp(&required), "udp = false  # default");
+}
+
+#[test]
+fn a_certificate_needs_its_key_and_both_are_read_by_check() {
+    let tls = |name: &str| crate::cluster::tls_file(name).display().to_string();
+    let file = examples().join("gateway.toml");
+    let file = file.to_str().expect("UTF-8");
+    let check = |certificate: &str, key: &str| {
+        let mut arguments = vec!["check".to_owned(), "--config".to_owned(), file.to_owned()];
+        for (name, path) in [("tls_cert_file", certificate), ("tls_key_file", key)] {
+            if !path.is_empty() {
+                arguments.extend(["--set".to_owned(), format!("listen.{name}={path}")]);
+            }
+        }
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        run(Path::new("."), &arguments)
+    };
+    let outcome = check(&tls("first.pem"), "");
+    assert_eq!(outcome.code, 1);
+    let wanted = "listen.tls_cert_file: TLS needs listen.tls_key_file beside it";
+    assert!(outcome.err.contains(wanted), "{}", outcome.err);
+    let outcome = check("", &tls("first.key"));
+    let wanted = "listen.tls_key_file: TLS needs listen.tls_cert_file beside it";
+    assert!(outcome.err.contains(wanted), "{}", outcome.err);
+    let outcome = check(&tls("absent.pem"), &tls("first.key"));
+    assert_eq!(outcome.code, 0, "{}", outcome.err);
+    let wanted = "absent.pem: no such file; it is to hold the certificate chain of TLS in PEM";
+    assert!(outcome.err.contains(wanted), "{}", outcome.err);
+    for (certificate, key, wanted) in [
+        ("first.key", "first.key", "no certificate in PEM"),
+        ("first.pem", "first.pem", "no private key in PEM"),
+        (
+            "first.pem",
+            "second.key",
+            "not that of the first certificate",
+        ),
+    ] {
+        let outcome = check(&tls(certificate), &tls(key));
+        assert_eq!(outcome.code, 1);
+        assert!(outcome.err.contains(wanted), "{}", outcome.err);
+    }
+    assert_eq!(check(&tls("first.pem"), &tls("first.key")).code, 0);
 }
 
 #[test]

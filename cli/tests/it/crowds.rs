@@ -3,5 +3,6 @@
 
 mod child;
 mod many;
+mod secret;
 mod slow;
 mod stalled;

@@ -1,8 +1,9 @@
 //! What comes before the frames, over real sockets: PROXY headers, also those
-//! that a real HAProxy writes, and WebSocket.
+//! that a real HAProxy writes, WebSocket, and TLS.
 
 mod haproxy;
 mod proxy;
+mod tls;
 mod websocket;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};

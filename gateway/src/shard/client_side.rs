@@ -39,15 +39,11 @@ impl Shard {
             self.counters.drop_frame(DropReason::AfterClose);
         } else {
             let mut pause_us = 0;
-            if connection.front.is_some() {
-                end = self
-                    .handle_front(now, &mut connection, data, &mut pause_us)
-                    .err();
-            } else {
-                end = self
-                    .handle_stream(now, &mut connection, data, &mut pause_us)
-                    .err();
-            }
+            let result = match connection.tls {
+                Some(_) => self.handle_tls(now, &mut connection, data, &mut pause_us),
+                None => self.handle_plain(now, &mut connection, data, &mut pause_us),
+            };
+            end = result.err();
             if pause_us > 0 && end.is_none() && !connection.rate_paused {
                 connection.rate_paused = true;
                 self.counters.rate_pauses.add(1);

@@ -19,6 +19,7 @@ use protocol::time::Time;
 use super::datagrams::Datagrams;
 use crate::engine::ConnId;
 use crate::front::Front;
+use crate::front::tls::Tls;
 
 /// How far a connection has come.
 #[derive(Debug)]
@@ -220,6 +221,8 @@ pub struct Connection {
     pub peer: Option<SocketAddr>,
     /// How far it has come.
     pub phase: Phase,
+    /// What lies around everything else, if it came over TLS.
+    pub tls: Option<Box<Tls>>,
     /// What lies before its frames, while there is something.
     pub front: Option<Box<Front>>,
     /// None before the handshake, and over datagrams.
@@ -272,6 +275,7 @@ impl Connection {
             id,
             peer,
             phase: Phase::Hello,
+            tls: None,
             front: None,
             ciphers: None,
             ticket: None,
@@ -303,7 +307,9 @@ impl Connection {
 
     /// Whether something waits to be sent.
     pub fn has_output(&self) -> bool {
-        !self.out.is_empty() || self.front.as_ref().is_some_and(|front| front.has_answers())
+        !self.out.is_empty()
+            || self.front.as_ref().is_some_and(|front| front.has_answers())
+            || self.tls.as_ref().is_some_and(|tls| tls.has_answers())
     }
 
     /// The longest frame that may come now.

@@ -78,6 +78,49 @@ fn bombs_are_not_unpacked() {
 }
 
 #[test]
+fn however_many_bombs_come_none_takes_memory() {
+    /// At once; each declares up to 4 GiB.
+    const BOMBS: usize = 40;
+    with_neighbour(|cluster, calm| {
+        // A first one, so that the buffers of a client's life are there already.
+        let mut first = Raw::logged_in(cluster, "first");
+        first.round_trip(&[1; 30_000]);
+        let mut raws: Vec<_> = (0..BOMBS)
+            .map(|index| Raw::logged_in(cluster, &format!("bomber-{index}")))
+            .collect();
+        let before_bytes = cluster.gateway.rss_bytes();
+        cluster.gateway.forget_peak();
+        for (index, raw) in raws.iter_mut().enumerate() {
+            // One from each of what is checked: what is declared, the ratio, what comes out.
+            let payload = match index % 4 {
+                0 => compressed(u32::MAX, &[0; 200]),
+                1 => compressed(1 << 30, &zeros(32_768)),
+                2 => compressed(DECOMPRESSED_BYTES_MAX as u32, &zeros(32_768)),
+                // Its block goes on for 8 MB behind what it declares.
+                _ => compressed(30_000, &zeros(8_000_000)),
+            };
+            let body = raw.request(&payload);
+            let frame = raw.seal(FLAG_COMPRESSED, &body);
+            raw.send(&frame);
+        }
+        for mut raw in raws {
+            raw.expect_close(CloseReason::BadCompression);
+            calm.closed(CloseReason::BadCompression, 1);
+        }
+        let peak_bytes = cluster.gateway.rss_bytes_peak();
+        println!("{before_bytes} bytes before, {peak_bytes} at most");
+        // Frames and the ring's receive buffers; a single bomb unpacked were more.
+        let allowed_bytes = before_bytes + (7 << 20);
+        assert!(
+            peak_bytes <= allowed_bytes,
+            "{peak_bytes} > {allowed_bytes}"
+        );
+        first.logout();
+        calm.closed(CloseReason::LoggedOut, 1);
+    });
+}
+
+#[test]
 fn unknown_flags_end_the_connection() {
     with_neighbour(|cluster, calm| {
         for bit in 3..8 {

@@ -106,8 +106,17 @@ impl Process {
 
     /// Asks it to end in order.
     pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Lets it read its configuration, and what that names, again.
+    pub fn reload(&self) {
+        self.signal(Signal::HUP);
+    }
+
+    fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
-        kill_process(pid.expect("a pid"), Signal::TERM).expect("our own child");
+        kill_process(pid.expect("a pid"), signal).expect("our own child");
     }
 
     /// Waits until it has ended by itself.
@@ -142,13 +151,28 @@ impl Process {
 
     /// Its memory in RAM, bytes.
     pub fn rss_bytes(&self) -> u64 {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The most that this has been since it was started or asked to forget.
+    pub fn rss_bytes_peak(&self) -> u64 {
+        self.status_bytes("VmHWM:")
+    }
+
+    /// Lets the kernel forget what the most was.
+    pub fn forget_peak(&self) {
+        let refs = format!("/proc/{}/clear_refs", self.id());
+        fs::write(refs, "5").expect("our own child");
+    }
+
+    fn status_bytes(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it runs");
         let kib = status
             .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .find_map(|line| line.strip_prefix(name))
             .and_then(|rest| rest.trim().strip_suffix(" kB"))
             .and_then(|kib| kib.parse::<u64>().ok());
-        kib.expect("VmRSS in kB") * 1_024
+        kib.expect("a size in kB") * 1_024
     }
 
     /// What it holds of the machine.

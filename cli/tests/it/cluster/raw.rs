@@ -1,5 +1,8 @@
 //! A client that can say anything: it does the handshake and seals as it should,
-//! and hands every frame to the test, which sends it as it likes.
+//! and hands every frame to the test, which sends it as it likes. It comes over
+//! TCP, over WebSocket, and either of them within TLS (`tls`).
+
+mod tls;
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -20,6 +23,8 @@ use protocol::time::Time;
 use protocol::websocket::client::{ClientEnd, Received};
 
 use super::{Cluster, GROUP, PATIENCE, random32};
+use tls::Tls;
+pub use tls::{TLS12, TLS13};
 
 /// The client's clock at the start: far from 0, so that a frame can be older
 /// than the connection.
@@ -32,10 +37,14 @@ pub struct Raw {
     began: Instant,
     ciphers: Option<(Sealer, Opener)>,
     inbox: Vec<u8>,
+    /// All of it travels in records of this.
+    tls: Option<Tls>,
     /// Its frames travel in messages of this.
     websocket: Option<ClientEnd>,
     /// The code that the gateway closed the WebSocket with.
     close_code: Option<u16>,
+    /// All that it has sent, for whoever listens on the way.
+    recorded: Option<Vec<u8>>,
     scratch: Scratch,
     /// Next number of the reliable lane.
     next: u32,
@@ -59,8 +68,10 @@ impl Raw {
             began: Instant::now(),
             ciphers: None,
             inbox: Vec::new(),
+            tls: None,
             websocket: None,
             close_code: None,
+            recorded: None,
             scratch: Scratch::default(),
             next: 1,
             received: 0,
@@ -74,7 +85,12 @@ impl Raw {
 
     /// The same with bytes before the request, and headers in it.
     pub fn over_websocket_with(stream: TcpStream, before: &[u8], headers: &str) -> Self {
-        let mut raw = Self::over(stream);
+        Self::over(stream).upgraded(before, headers)
+    }
+
+    /// Opens a WebSocket on what there is, with bytes before the request, and headers in it.
+    pub fn upgraded(mut self, before: &[u8], headers: &str) -> Self {
+        let raw = &mut self;
         let [random @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = random32();
         let mut websocket = ClientEnd::new("gateway.test", random);
         let mut request = Vec::new();
@@ -86,7 +102,7 @@ impl Raw {
         while !raw.websocket.as_ref().is_some_and(ClientEnd::is_open) {
             assert!(raw.fill(), "the gateway upgrades");
         }
-        raw
+        self
     }
 
     /// A WebSocket to the gateway.
@@ -201,7 +217,25 @@ impl Raw {
                 &wrapped
             }
         };
-        self.stream.write_all(bytes).expect("the gateway takes it");
+        if let Some(recorded) = &mut self.recorded {
+            recorded.extend_from_slice(bytes);
+        }
+        match &mut self.tls {
+            None => self.stream.write_all(bytes),
+            Some(tls) => self.stream.write_all(&tls.wrap(bytes)),
+        }
+        .expect("the gateway takes it");
+    }
+
+    /// Somebody notes from now on what it sends.
+    pub fn record(mut self) -> Self {
+        self.recorded = Some(Vec::new());
+        self
+    }
+
+    /// What was noted.
+    pub fn recorded(&self) -> &[u8] {
+        self.recorded.as_ref().expect("it was recorded")
     }
 
     /// The same where the gateway may have closed already.
@@ -373,13 +407,22 @@ impl Raw {
         let mut bytes = [0; 16_384];
         let read = loop {
             match self.stream.read(&mut bytes) {
-                Ok(0) => return false,
+                Ok(0) => {
+                    let told = self.tls.as_ref().is_none_or(Tls::has_ended);
+                    assert!(told, "the end comes without TLS's own");
+                    return false;
+                }
                 Ok(read) => break read,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("a frame or the end is expected: {error}"),
             }
         };
+        let mut plain;
         let mut data = &mut bytes[..read];
+        if let Some(tls) = &mut self.tls {
+            plain = tls.unwrap(data);
+            data = &mut plain;
+        }
         let Some(websocket) = &mut self.websocket else {
             self.inbox.extend_from_slice(data);
             return true;

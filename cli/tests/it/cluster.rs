@@ -130,13 +130,48 @@ impl Cluster {
         Self::start_in(Turn::alone(), gateway, &[], &[])
     }
 
+    /// The same with a game that has a map, as group 2 and in a process of its own. Its role
+    /// is `map` to those who ask for its metrics.
+    pub fn start_with_map(gateway: Settings, map: Settings) -> (Self, Process) {
+        let mut cluster = Self::prepare(Turn::shared(), gateway, &[], &[]);
+        let mut game = cluster.map_game(map);
+        game.start();
+        cluster.start_all();
+        (cluster, game)
+    }
+
     fn start_in(turn: Turn, gateway: Settings, center: Settings, game: Settings) -> Self {
         let mut cluster = Self::prepare(turn, gateway, center, game);
-        cluster.center.start();
-        cluster.game.start();
-        cluster.gateway.start();
-        cluster.wait_ready();
+        cluster.start_all();
         cluster
+    }
+
+    fn start_all(&mut self) {
+        self.center.start();
+        self.game.start();
+        self.gateway.start();
+        self.wait_ready();
+    }
+
+    /// Makes the second game, and lets the gateway know of it.
+    fn map_game(&self, settings: Settings) -> Process {
+        let (ip, at) = (self.ip, self.path());
+        let identity = keygen(at, "identity", "map.identity");
+        let game = fs::read_to_string(at.join("game.toml")).expect("it was written");
+        let map = game
+            .replace("game-1", "map-1")
+            .replace("game.identity", "map.identity")
+            .replace(":7200", ":7300")
+            .replace(":7201", ":7301")
+            .replace("kind = \"echo\"\ngroup = 1", "kind = \"walk\"\ngroup = 2");
+        fs::write(at.join("map.toml"), map).expect("a file");
+        let group = format!(
+            "[[group]]\nid = 2\nname = \"walk\"\n\
+             instances = [{{ address = \"{ip}:7300\", key = \"{identity}\" }}]\n"
+        );
+        let gateway = fs::read_to_string(at.join("gateway.toml")).expect("it was written");
+        fs::write(at.join("gateway.toml"), gateway + &group).expect("a file");
+        Process::new(at, "game", "map", settings)
     }
 
     /// Makes keys and configuration files, and starts nothing.
@@ -260,6 +295,7 @@ impl Cluster {
         let port = match role {
             "gateway" => 7001,
             "center" => 7101,
+            "map" => 7301,
             _ => 7201,
         };
         (self.ip, port).into()

@@ -5,7 +5,9 @@ mod center;
 mod game;
 mod gateway;
 mod keys;
+mod load;
 mod map;
+mod thousand;
 
 use crate::cluster::Cluster;
 use crate::cluster::player::Player;

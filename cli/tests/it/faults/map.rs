@@ -1,58 +1,24 @@
 //! A game with a map that is killed under its walkers: they walk on over the same connections,
 //! and what they see at the end is exact, whether their places were written down or not.
 
-use std::io::Read as _;
-use std::process::{Child, Stdio};
-
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-
-use crate::cluster::{Cluster, PATIENCE, Settings, wait_until};
-use crate::sallyport;
+use super::load::Load;
+use crate::cluster::{Cluster, Settings};
 
 const RESTORED: &str = "sallyport_game_players_restored_total";
 const WRITTEN: &str = "sallyport_game_snapshots_written_total";
 const CLIENTS: u64 = 60;
 
 /// Walkers that compare what they see with a brute-force answer at their end.
-fn walkers(cluster: &Cluster) -> Child {
-    let secret = std::fs::read_to_string(cluster.path().join("token.secret")).expect("a key");
-    let key = URL_SAFE_NO_PAD.encode(cluster.gateway_key);
-    let address = cluster.address().to_string();
+fn walkers(cluster: &Cluster) -> Load {
     let clients = CLIENTS.to_string();
-    sallyport(
-        cluster.path(),
-        &[
-            "loadtest",
-            &address,
-            "--key",
-            &key,
-            "--token-key",
-            secret.trim(),
-            "--audience",
-            crate::cluster::AUDIENCE,
-            "--scenario",
-            "walk",
-            "--group",
-            "1",
-            "--clients",
-            &clients,
-            "--visible",
-            "6",
-            "--duration",
-            "10",
-        ],
-    )
-    .stdin(Stdio::null())
-    .stdout(Stdio::piped())
-    .stderr(Stdio::piped())
-    .spawn()
-    .expect("the binary starts")
+    let more = ["--scenario", "walk", "--group", "1", "--clients", &clients];
+    let how = ["--visible", "6", "--duration", "10"];
+    Load::start(cluster, &[&more[..], &how].concat())
 }
 
 fn killed_under_walkers(game: Settings, is_written: bool) {
     let mut cluster = Cluster::start(&[], &[], game);
-    let mut load = walkers(&cluster);
+    let load = walkers(&cluster);
     cluster.wait_metric("game", "sallyport_game_players", |players| {
         players == CLIENTS
     });
@@ -74,22 +40,7 @@ fn killed_under_walkers(game: Settings, is_written: bool) {
         metrics.value("sallyport_game_snapshots_unreadable_total"),
         0
     );
-    wait_until("the walkers are done", 2 * PATIENCE, || {
-        load.try_wait().expect("our own child").is_some()
-    });
-    let (mut out, mut err) = (String::new(), String::new());
-    load.stdout
-        .take()
-        .expect("piped")
-        .read_to_string(&mut out)
-        .expect("text");
-    load.stderr
-        .take()
-        .expect("piped")
-        .read_to_string(&mut err)
-        .expect("text");
-    let status = load.wait().expect("our own child");
-    assert_eq!(status.code(), Some(0), "{out}\n{err}");
+    load.finish();
     let metrics = cluster.metrics("game");
     assert_eq!(metrics.value("sallyport_game_snapshots_failed_total"), 0);
 }

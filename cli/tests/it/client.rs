@@ -1,6 +1,7 @@
 //! The Rust client against real processes: over each transport, cut off, thrown out, refused.
 
 mod cut;
+mod quality;
 mod refused;
 
 use std::convert::Infallible;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use protocol::body::Lane;
 use protocol::ids::{GroupId, MessageId, SessionId};
+use protocol::quality::Quality;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -118,6 +119,13 @@ impl Client {
     /// Whether it has a connection and is logged in.
     pub fn is_connected(&self) -> bool {
         self.link.with(|state, _| state.phase() == Phase::In)
+    }
+
+    /// How good the connection is, for signal bars: `ours` is what this client measured,
+    /// `theirs` what the gateway did. `None` while there is no connection; a round trip of 0 is
+    /// not known yet, and is a moment after login.
+    pub fn quality(&self) -> Option<Quality> {
+        self.link.with(|state, _| state.quality())
     }
 
     /// Ends the session. What was sent before leaves before; a request whose reply came has

@@ -75,5 +75,6 @@ pub use protocol::body::Lane;
 pub use protocol::client::SendError;
 pub use protocol::ids::{GroupId, MessageId, SessionId};
 pub use protocol::limits::PAYLOAD_BYTES_MAX;
+pub use protocol::quality::{Quality, Report};
 pub use protocol::reason::CloseReason;
 pub use state::{EVENTS_BYTES_MAX, EVENTS_MAX, REQUESTS_MAX};

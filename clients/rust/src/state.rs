@@ -20,6 +20,7 @@ use protocol::client::{
     Client as Core, ClientConfig, Closed, Event as CoreEvent, SendError, Shared,
 };
 use protocol::ids::{GroupId, MessageId, SessionId};
+use protocol::quality::Quality;
 use protocol::stream::OutboxLimits;
 use protocol::time::Time;
 use tokio::sync::oneshot;
@@ -110,6 +111,10 @@ impl State {
     /// The session, where there is one, with or without a connection.
     pub(crate) fn session(&self) -> Option<SessionId> {
         self.seen.session
+    }
+
+    pub(crate) fn quality(&self) -> Option<Quality> {
+        self.core.as_ref().and_then(Core::quality)
     }
 
     pub(crate) fn over(&self) -> Option<&Error> {

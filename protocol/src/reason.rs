@@ -173,7 +173,7 @@ drop_reasons! {
     DatagramUnknown, "datagram_unknown", Nobody, "a datagram names a connection that is not here";
     DatagramUnsent, "datagram_unsent", Nobody, "the kernel did not take a datagram";
     BadCookie, "bad_cookie", Peer, "the cookie of an INIT is stale, or another address's";
-    InitRepeated, "init_repeated", Nobody, "an INIT came again for a connection that stands";
+    InitRepeated, "init_repeated", Nobody, "an INIT came again for a connection that stands, or while center is asked for its ticket";
     RateDatagram, "rate_datagram", Peer, "a datagram came above the connection's limit; what is reliable in it comes again";
     UplinkFull, "uplink_full", Ours, "an unreliable frame came while its backend does not keep up";
     ReliableUnwrapped, "reliable_unwrapped", Peer, "a reliable body came outside of the reliable lane of its datagrams";

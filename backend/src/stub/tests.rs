@@ -435,6 +435,29 @@ fn while_a_client_is_away_its_messages_wait() {
 }
 
 #[test]
+fn what_waits_for_a_client_that_is_away_is_bounded_in_bytes() {
+    let mut rig = Rig::new();
+    rig.player(1, 10, "ann");
+    let Record::Open(open) = open(10, "ann") else {
+        unreachable!("an OPEN")
+    };
+    rig.record(1, 1, Record::Open(Open { away: true, ..open }));
+    let payload = vec![7; 30_000];
+    let mut taken = 0;
+    rig.stub.call(rig.now, |_, context| {
+        while context.push(SessionId(1), Lane::Reliable, MessageId(1), &payload) == Ok(()) {
+            taken += payload.len();
+        }
+    });
+    let bytes_max = OutboxLimits::default().bytes_max;
+    assert!(taken <= bytes_max && taken + payload.len() + 100 > bytes_max);
+    assert_eq!(
+        rig.notes(),
+        ["connected ann 10", "disconnected 1 outbox_overflow"]
+    );
+}
+
+#[test]
 fn a_session_whose_gateway_stays_away_ends_for_good() {
     let mut rig = Rig::new();
     rig.player(1, 10, "ann");

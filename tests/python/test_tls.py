@@ -19,6 +19,12 @@ class Within(test_client.Conversation):
 
     # It cuts the byte stream of TCP, past TLS.
     test_frames_cut_anywhere_and_glued_together = None
+    # They wait for timers, which are the same within TLS.
+    test_acknowledges_in_the_end_what_gets_no_reply = None
+    test_heartbeats_keep_an_idle_connection = None
+    test_answers_keep_a_client_that_has_no_heartbeat_of_its_own = None
+    test_a_silent_client_is_closed = None
+    test_login_deadline = None
 
     def test_the_version_is_the_clients_and_the_end_is_told(self):
         client = self.player()

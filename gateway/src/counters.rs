@@ -161,6 +161,12 @@ counters! {
     path_challenges: "counter", "sallyport_gateway_path_challenges_total";
     /// Times that a client's new address answered and became its own.
     migrations: "counter", "sallyport_gateway_migrations_total";
+    /// Side paths that clients opened beside a stream.
+    side_paths: "counter", "sallyport_gateway_side_paths_total";
+    /// Messages that came by a side path.
+    side_messages_received: "counter", "sallyport_gateway_side_messages_received_total";
+    /// Messages that left by a side path.
+    side_messages_sent: "counter", "sallyport_gateway_side_messages_sent_total";
     /// Turns of the shard's loop.
     turns: "counter", "sallyport_gateway_turns_total";
     /// Time that the shard's loop was not waiting, microseconds.

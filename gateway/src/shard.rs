@@ -29,6 +29,7 @@ mod moves;
 mod quality;
 mod resume;
 mod session;
+mod side;
 mod uplinks;
 mod wheel;
 
@@ -570,14 +571,14 @@ impl Shard {
     }
 
     fn list_for_send(&mut self, id: ConnId) {
-        if let Some(connection) = Self::at(&mut self.connections, id)
-            && !connection.listed
-        {
+        let Some(connection) = Self::at(&mut self.connections, id) else {
+            return;
+        };
+        if !connection.is_stream() {
+            self.list_datagrams(id);
+        } else if !connection.listed {
             connection.listed = true;
-            match &mut self.datagrams {
-                Some(side) if connection.datagrams.is_some() => side.to_send.push_back(id),
-                _ => self.to_send.push_back(id),
-            }
+            self.to_send.push_back(id);
         }
     }
 
@@ -593,7 +594,7 @@ impl Shard {
         }
         self.counters.close(reason);
         self.end_session(now, &mut connection, reason);
-        let is_stream = connection.datagrams.is_none();
+        let is_stream = connection.is_stream();
         let unheard = connection.is_unheard();
         let handshaking = is_stream && connection.ciphers.is_none();
         connection.phase = Phase::Closing;

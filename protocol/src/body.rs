@@ -3,6 +3,8 @@
 //!
 //! The same bytes travel in the DATA records of the uplink.
 
+use crate::datagram::Cid;
+use crate::datagram::side::SECRET_BYTES;
 use crate::ids::{GroupId, Incarnation, MessageId, SessionId};
 use crate::limits::{LABEL_BYTES_MAX, MESSAGE_HEADER_BYTES_MAX, REASON_TEXT_BYTES_MAX};
 use crate::quality::{Ping, Pong, Report};
@@ -17,6 +19,8 @@ const SYNC: u8 = 7;
 const ACK: u8 = 8;
 const GROUP_DOWN: u8 = 9;
 const ATTACH: u8 = 10;
+const SIDE_OPEN: u8 = 11;
+const SIDE: u8 = 12;
 const MESSAGE: u8 = 16;
 const REQUEST: u8 = 17;
 const REPLY: u8 = 18;
@@ -214,6 +218,15 @@ pub enum Body<'a> {
     },
     /// The client takes the session that its handshake named.
     Attach,
+    /// The client wants a side path over datagrams.
+    SideOpen,
+    /// It has one.
+    Side {
+        /// Its name.
+        cid: Cid,
+        /// What its keys come from.
+        secret: &'a [u8; SECRET_BYTES],
+    },
     /// A message of the game.
     Message {
         /// Its header.
@@ -309,6 +322,17 @@ impl<'a> Body<'a> {
                 r.zero()?;
                 Self::Attach
             }
+            SIDE_OPEN => {
+                r.zero()?;
+                Self::SideOpen
+            }
+            SIDE => {
+                r.zero()?;
+                Self::Side {
+                    cid: Cid(r.u64()?),
+                    secret: r.array()?,
+                }
+            }
             other => return Err(BadBody::UnknownKind(other)),
         };
         if r.0.is_empty() {
@@ -378,6 +402,12 @@ impl<'a> Body<'a> {
                 out.extend_from_slice(&group.0.to_le_bytes());
             }
             Self::Attach => out.extend_from_slice(&[ATTACH, 0]),
+            Self::SideOpen => out.extend_from_slice(&[SIDE_OPEN, 0]),
+            Self::Side { cid, secret } => {
+                out.extend_from_slice(&[SIDE, 0]);
+                out.extend_from_slice(&cid.0.to_le_bytes());
+                out.extend_from_slice(secret);
+            }
             Self::Message { header, payload } => {
                 header.encode(out);
                 out.extend_from_slice(payload);
@@ -446,10 +476,14 @@ pub fn truncated(text: &str, bytes_max: usize) -> &str {
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], BadBody> {
+    fn array<const N: usize>(&mut self) -> Result<&'a [u8; N], BadBody> {
         let (head, rest) = self.0.split_first_chunk::<N>().ok_or(BadBody::Malformed)?;
         self.0 = rest;
-        Ok(*head)
+        Ok(head)
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], BadBody> {
+        self.array().copied()
     }
 
     fn u8(&mut self) -> Result<u8, BadBody> {

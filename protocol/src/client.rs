@@ -12,19 +12,23 @@
 //! the same loop again. Time only moves forward.
 //!
 //! Over datagrams (`connect_datagrams`, `resume_datagrams`) the same calls mean one
-//! datagram each. A session may go from one transport to another.
+//! datagram each. A session may go from one transport to another. A connection over a
+//! stream can have a path of datagrams beside it (`offer_side_path`), with
+//! `handle_side_received` and `poll_side_transmit`.
 //!
 //! Invariant: an event is given to the caller once, in the order of the wire.
 
 pub mod comeback;
 mod datagrams;
+mod side;
 mod tickets;
 mod wire;
 
 use self::datagrams::Setup;
+use self::side::SidePath;
 use self::tickets::Tickets;
 pub use self::wire::compressed;
-use self::wire::{Connection, StreamWire, Wire, seal_encoded, seal_message};
+use self::wire::{Connection, StreamWire, Wire, seal_encoded};
 use crate::body::{BadBody, Body, Lane, Login, MessageHeader, MessageKind};
 use crate::buffers::Buffers;
 use crate::check::{self, Age, ClockOffset};
@@ -166,6 +170,7 @@ pub struct Client {
     retry_after_ms: u32,
     /// How the connection was set up, where it is one of datagrams.
     setup: Option<Box<Setup>>,
+    side: SidePath,
 }
 
 /// How long, ms, a client waits for WELCOME and LOGIN_OK when the gateway has
@@ -199,6 +204,7 @@ impl Client {
             tickets: Tickets::default(),
             retry_after_ms: 0,
             setup: None,
+            side: SidePath::default(),
         })
     }
 
@@ -332,15 +338,13 @@ impl Client {
             message,
             request: 0,
         };
-        seal_message(
-            connection,
-            now,
-            &header,
-            payload,
-            self.config.compress_bytes_min,
-            &mut shared.scratch,
-            &mut self.out,
-        );
+        let bytes_min = self.config.compress_bytes_min;
+        let (flags, payload) = compressed(payload, bytes_min, &mut shared.scratch);
+        let body = Body::Message { header, payload };
+        if self.side.push(now, flags, &body) {
+            return Ok(());
+        }
+        connection.seal(now, flags, &mut self.out, |out| body.encode(out));
         Ok(())
     }
 
@@ -445,6 +449,7 @@ impl Client {
         self.state = State::Closed;
         // What was not sent is sealed under keys that are over.
         self.out = Vec::new();
+        self.side.close();
         for stream in &mut self.streams {
             stream.detach();
         }
@@ -562,6 +567,7 @@ impl Client {
                     self.session = session;
                     self.state = State::Up(connection);
                     self.ping_at = now;
+                    self.open_side_path(now);
                     events(if is_resume {
                         Event::Resumed(session)
                     } else {
@@ -649,6 +655,9 @@ impl Client {
                         age == Age::Fresh
                     }
                 };
+                if header.lane != Lane::Reliable {
+                    self.side.want();
+                }
                 if deliver {
                     let payload = if flags & FLAG_COMPRESSED != 0 {
                         scratch
@@ -661,17 +670,23 @@ impl Client {
                 }
                 Ok(())
             }
-            Body::Login(_) | Body::Logout | Body::Attach => Err(bad),
+            Body::Side { cid, secret } => {
+                let policy = self.config.rekey;
+                if self.side.open(now, cid, secret, policy) {
+                    Ok(())
+                } else {
+                    Err(bad)
+                }
+            }
+            Body::Login(_) | Body::Logout | Body::Attach | Body::SideOpen => Err(bad),
         }
     }
 
     /// When `handle_timeout` wants to be called.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let deadline = self.session_timeout();
-        match self.datagram_timeout() {
-            Some(at) => deadline.map(|deadline| deadline.min(at)),
-            None => deadline,
-        }
+        let deadline = self.session_timeout()?;
+        let datagrams = [self.datagram_timeout(), self.side.poll_timeout()];
+        Some(datagrams.into_iter().flatten().fold(deadline, Time::min))
     }
 
     fn session_timeout(&self) -> Option<Time> {

@@ -16,6 +16,7 @@ pub mod chunk;
 pub mod cookie;
 pub mod end;
 pub mod hello;
+pub mod side;
 pub mod window;
 
 pub use end::End;

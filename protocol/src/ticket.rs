@@ -57,7 +57,7 @@ impl Ticket {
 }
 
 /// BLAKE2s-256 (RFC 7693) of the parts, one behind the other.
-fn blake2s(parts: &[&[u8]]) -> [u8; 32] {
+pub(crate) fn blake2s(parts: &[&[u8]]) -> [u8; 32] {
     let mut out = [0; 32];
     if let Some(mut hash) = DefaultResolver.resolve_hash(&HashChoice::Blake2s) {
         for part in parts {

@@ -31,7 +31,7 @@ INIT, RETRY, ACCEPT, REFUSE = 1, 2, 3, 4
 COOKIE_BYTES, NONCE_BYTES, CID_BYTES, HELLO_BYTES = 20, 8, 8, 68
 INIT_AGAIN_MS = [250, 500, 1_000, 2_000]
 
-DATA, ACK, BODY, CHALLENGE, RESPONSE, NEW_CID = range(1, 7)
+DATA, ACK, BODY, CHALLENGE, RESPONSE, NEW_CID, PADDING = range(1, 8)
 MORE, COMPRESSED = 1, 2
 
 ACK_AFTER_SEGMENTS = 4
@@ -101,6 +101,10 @@ def decode_chunks(body):
                     raise wire.Refused("bad_body", f"a bitmap of {length} bytes")
             elif kind in (CHALLENGE, RESPONSE, NEW_CID):
                 head, length, flags, known = 1, 8, 0, 0
+            elif kind == PADDING:
+                head, length, flags, known = 1, len(body) - 1, 0, 0
+                if any(body[1:]):
+                    raise wire.Refused("bad_body", "padding that says something")
             else:
                 raise wire.Refused("bad_body", f"chunk {kind}")
         except struct.error as error:

@@ -27,6 +27,7 @@ SECTIONS = {"handshake", "resume", "frames", "rekey", "token", "bad", "websocket
     "bad_setup",
     "datagrams",
     "bad_datagrams",
+    "side",
 }
 BYTE_FIELDS = {"channel", "device", "credential", "text", "payload"}
 
@@ -82,6 +83,24 @@ class Vectors(unittest.TestCase):
                         masked = bytes(byte ^ mask[i % 4] for i, byte in enumerate(frame))
                         message = bytes([0x82, 0x80 | len(frame)]) + mask + masked
                     self.assertEqual(message.hex(), v[side]["message"])
+
+    def test_side(self):
+        for label, v in self.section("side"):
+            with self.subTest(label):
+                secret, cid = bytes.fromhex(v["secret"]), bytes.fromhex(v["connection_id"])
+                self.assertEqual(bytes([11, 0]).hex(), v["side_open_body"])
+                self.assertEqual((bytes([12, 0]) + cid + secret).hex(), v["side_body"])
+                challenge = bytes.fromhex(v["challenge"])
+                padding = 1_200 - 8 - wire.HEADER_BYTES - 9 - wire.TAG_BYTES
+                for side, chunks in (
+                    ("client", b"\x04" + challenge + b"\x07" + bytes(padding - 1)),
+                    ("gateway", b"\x05" + challenge),
+                ):
+                    name = f"sallyport-side-{side}-1".encode()
+                    key = hashlib.blake2s(name + secret).digest()
+                    self.assertEqual(key.hex(), v[f"{side}_key"])
+                    frame = wire.Sealer(key).seal(chunks, v[f"{side}_timestamp"])
+                    self.assertEqual((cid + frame).hex(), v[f"{side}_datagram"])
 
     def test_handshake_as_client(self):
         for label, v in self.section("handshake"):

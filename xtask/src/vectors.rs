@@ -9,6 +9,7 @@ mod bad;
 mod datagrams;
 mod good;
 mod seal;
+mod side;
 mod websocket;
 
 use anyhow::{Context, anyhow};
@@ -194,6 +195,7 @@ pub fn artifacts() -> anyhow::Result<Vec<Artifact>> {
             "docs/vectors/datagrams.json",
             &datagrams::file(&bytes(&handshake_frames[0])?, &bytes(&handshake_frames[1])?)?,
         )?,
+        file("docs/vectors/side.json", &side::file()?)?,
     ])
 }
 

@@ -1,6 +1,7 @@
 //! Clients over UDP against a whole cluster: the real binary, real sockets.
 
 mod relay;
+mod side;
 
 use std::net::UdpSocket;
 use std::time::Duration;

@@ -67,7 +67,7 @@ fn handle_chunks(
         match chunk {
             Chunk::Ack(ack) => end.handle_ack(now, &ack),
             Chunk::Challenge(token) => end.handle_challenge(token),
-            Chunk::Response(_) => {}
+            Chunk::Response(_) | Chunk::Padding(_) => {}
             Chunk::NewCid(cid) => end.cid = cid,
             Chunk::Body { bytes, .. } => messages.push(bytes.to_vec()),
             Chunk::Data {

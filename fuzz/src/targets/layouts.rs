@@ -99,6 +99,11 @@ pub fn bodies() -> Vec<Vec<u8>> {
         Body::Ack { group, ack: 1 },
         sync(false),
         sync(true),
+        Body::SideOpen,
+        Body::Side {
+            cid: Cid(0x100),
+            secret: &[3; 32],
+        },
     ];
     for (kind, lane) in [
         (MessageKind::Message, Lane::Reliable),
@@ -182,6 +187,7 @@ pub fn chunk_seeds() -> Vec<Vec<u8>> {
         Chunk::Challenge([1; 8]),
         Chunk::Response([1; 8]),
         Chunk::NewCid(Cid(0x100)),
+        Chunk::Padding(20),
     ] {
         let mut out = Vec::new();
         chunk.encode(&mut out);

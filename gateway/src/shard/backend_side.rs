@@ -292,7 +292,7 @@ impl Shard {
             }
             return;
         }
-        if connection.datagrams.is_none() && connection.out.capacity() == 0 {
+        if connection.is_stream() && connection.out.capacity() == 0 {
             connection.out = self.buffers.take();
         }
         match message {
@@ -304,6 +304,11 @@ impl Shard {
                     return;
                 }
                 let head = &bytes[..header.encoded_bytes().min(MESSAGE_HEADER_BYTES_MAX)];
+                if lane != Lane::Reliable && connection.push_beside(now.time, flags, head, payload)
+                {
+                    self.counters.side_messages_sent.add(1);
+                    return self.list_datagrams(id);
+                }
                 connection.seal_encoded(now.time, flags, head, payload);
             }
             None => connection.seal_encoded(now.time, 0, bytes, &[]),

@@ -293,6 +293,9 @@ impl Shard {
             self.counters.drop_frame(DropReason::BeforeLogin);
             return Ok(());
         }
+        if matches!(body, Body::SideOpen) {
+            return self.open_side(now, connection);
+        }
         let (group, header) = match body {
             Body::Sync(sync) => (sync.group, None),
             Body::Ack { group, .. } => (group, None),
@@ -407,7 +410,7 @@ impl Shard {
 
     /// Gives a connection that is about to send a buffer from the pool.
     pub(super) fn lend_out(&mut self, connection: &mut Connection) {
-        if connection.datagrams.is_none() && connection.out.capacity() == 0 {
+        if connection.is_stream() && connection.out.capacity() == 0 {
             connection.out = self.buffers.take();
         }
     }

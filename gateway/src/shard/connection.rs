@@ -230,7 +230,7 @@ pub struct Connection {
     /// With which its session can be resumed, once it has one; none before the
     /// handshake.
     pub ticket: Option<Ticket>,
-    /// What a connection over datagrams has instead.
+    /// What a connection over datagrams has instead, or one over a stream beside it.
     pub datagrams: Option<Box<Datagrams>>,
     /// A frame that has not come whole.
     pub reassembly: Reassembly,
@@ -299,10 +299,15 @@ impl Connection {
 
     /// Bytes that wait for this client.
     pub fn queued_bytes(&self) -> usize {
-        match &self.datagrams {
-            None => self.out.len() + self.in_flight_bytes as usize,
-            Some(datagrams) => datagrams.end.queued_bytes(),
-        }
+        let datagrams = self.datagrams.as_ref();
+        let datagrams = datagrams.map_or(0, |datagrams| datagrams.end.queued_bytes());
+        self.out.len() + self.in_flight_bytes as usize + datagrams
+    }
+
+    /// Whether a stream carries it: datagrams do so at most beside that.
+    pub fn is_stream(&self) -> bool {
+        let datagrams = self.datagrams.as_ref();
+        datagrams.is_none_or(|datagrams| datagrams.side.is_some())
     }
 
     /// Whether something waits to be sent.

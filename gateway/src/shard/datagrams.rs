@@ -10,6 +10,8 @@
 //! - To an address that has not answered a challenge no more is sent than came from it.
 //! - A connection has at most two ids, its own and the one that the client still uses.
 
+mod sending;
+
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
@@ -20,11 +22,12 @@ use protocol::datagram::arq::Received;
 use protocol::datagram::chunk::{COMPRESSED, Chunk, Chunks};
 use protocol::datagram::cookie::{ADDRESS_BYTES, COOKIE_BYTES, Cookies};
 use protocol::datagram::hello::{self, Setup};
+use protocol::datagram::side::Proof;
 use protocol::datagram::{Cid, End, SETUP, split};
 use protocol::frame::Header;
 use protocol::handshake;
 use protocol::ids::{SessionId, TicketId};
-use protocol::limits::{DATAGRAM_BYTES_MAX, FRAME_BYTES_MAX, LOGIN_FRAME_BYTES_MAX};
+use protocol::limits::{FRAME_BYTES_MAX, LOGIN_FRAME_BYTES_MAX};
 use protocol::reason::{CloseReason, DropReason};
 use protocol::ticket::Ticket;
 use protocol::time::{Now, Time};
@@ -43,10 +46,6 @@ const TICK_US: u64 = 4_096;
 /// How long, ms, an address may take to answer a challenge: two lost datagrams on a bad
 /// mobile network. Then the old address counts again.
 const CHALLENGE_MS: u64 = 3_000;
-
-/// Bytes handed out at once for one client: what one call to the kernel can cut into
-/// datagrams (UDP_SEGMENT), and no more of a turn than that.
-const BURST_BYTES: usize = 16 * DATAGRAM_BYTES_MAX;
 
 /// What connections over datagrams are made from.
 #[derive(Clone, Debug)]
@@ -108,6 +107,17 @@ impl DatagramSide {
         (self.cids.len(), self.inits.len())
     }
 
+    /// Names a connection; `false` if the name is taken.
+    pub(super) fn insert(&mut self, cid: Cid, id: ConnId) -> bool {
+        match self.cids.entry(cid) {
+            Entry::Vacant(place) => {
+                place.insert(id);
+                true
+            }
+            Entry::Occupied(_) => false,
+        }
+    }
+
     fn id(&mut self) -> Option<ConnId> {
         if let Some(id) = self.free.pop() {
             return Some(id);
@@ -137,6 +147,34 @@ pub struct Datagrams {
     candidate: Option<Candidate>,
     /// The earliest timer that is set.
     timer: Time,
+    /// Where they are sent; unknown on a side path that has not been heard of.
+    address: Option<SocketAddr>,
+    /// In the shard's list of datagrams to send.
+    listed: bool,
+    /// They go beside a stream, which carries what they do not.
+    pub side: Option<Proof>,
+}
+
+impl Datagrams {
+    /// Those of an end that has just been made.
+    pub(super) fn new(end: End, address: Option<SocketAddr>, side: Option<Proof>) -> Self {
+        Self {
+            end,
+            old_cid: None,
+            nonce: 0,
+            accept: Vec::new(),
+            candidate: None,
+            timer: NEVER,
+            address,
+            listed: false,
+            side,
+        }
+    }
+
+    /// Whether where they are sent is in doubt.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.candidate.is_some()
+    }
 }
 
 impl Datagrams {
@@ -193,7 +231,11 @@ impl Shard {
         };
         let outcome = self.handle_sealed(now, from, cid, bytes, &mut connection, frame);
         let phase_over = !matches!(connection.phase, Phase::Closing);
+        let sends = connection.has_output();
         self.connections[id.index as usize] = Some(connection);
+        if sends {
+            self.list_for_send(id);
+        }
         match outcome {
             Ok(()) if phase_over => self.after_datagrams(now, id),
             Ok(()) => {}
@@ -236,8 +278,11 @@ impl Shard {
         if charged.contains(&Charged::FarAbove) {
             return Err(CloseReason::RateExceeded);
         }
-        connection.heard_at = now.time;
-        connection.pinged = false;
+        if datagrams.side.is_none() {
+            // Beside a stream they are no sign that the stream lives.
+            connection.heard_at = now.time;
+            connection.pinged = false;
+        }
         self.counters.frames_received.add(1);
         if datagrams.is_unheard() {
             if matches!(connection.phase, Phase::Hello) {
@@ -275,10 +320,14 @@ impl Shard {
             let Some(datagrams) = &mut connection.datagrams else {
                 return Ok(());
             };
+            let is_side = datagrams.side.is_some();
             match chunk {
+                // The stream is the reliable lane of those that have one.
+                Chunk::Ack(_) | Chunk::Data { .. } if is_side => return Err(CloseReason::BadBody),
+                Chunk::Padding(_) => {}
                 Chunk::Ack(ack) => datagrams.end.handle_ack(now.time, &ack),
-                Chunk::Challenge(token) => datagrams.end.handle_challenge(token),
-                Chunk::Response(token) => self.handle_response(connection, token),
+                Chunk::Challenge(token) => datagrams.handle_challenge(now.time, token),
+                Chunk::Response(token) => self.handle_response(now.time, connection, token),
                 Chunk::NewCid(_) => return Err(CloseReason::BadBody),
                 Chunk::Body { flags, bytes } => {
                     if !is_direct(bytes) {
@@ -286,6 +335,7 @@ impl Shard {
                     } else if is_paused && matches!(Body::decode(bytes), Ok(Body::Message { .. })) {
                         self.counters.drop_frame(DropReason::UplinkFull);
                     } else {
+                        self.counters.side_messages_received.add(u64::from(is_side));
                         let compressed = flags & COMPRESSED != 0;
                         self.handle_opened(now, connection, age, bytes, compressed, false)?;
                     }
@@ -349,7 +399,7 @@ impl Shard {
         if !newest {
             return;
         }
-        if connection.peer == Some(from) {
+        if datagrams.address == Some(from) {
             // It is where it was: the other address was somebody's who repeats.
             if datagrams.candidate.take().is_some() {
                 datagrams.end.set_challenge(None);
@@ -369,7 +419,7 @@ impl Shard {
 
     /// A challenge came back: that address is the client's now, and it gets a new id, so
     /// that who watches both networks does not see one player.
-    fn handle_response(&mut self, connection: &mut Connection, token: [u8; 8]) {
+    fn handle_response(&mut self, now: Time, connection: &mut Connection, token: [u8; 8]) {
         let id = connection.id;
         let Some(datagrams) = &mut connection.datagrams else {
             return;
@@ -378,10 +428,17 @@ impl Shard {
             .candidate
             .take_if(|candidate| candidate.challenge == token)
         else {
-            return;
+            return datagrams.handle_response(now, token);
         };
         datagrams.end.set_challenge(None);
-        let left = connection.peer.replace(candidate.address);
+        let left = datagrams.address.replace(candidate.address);
+        match &mut datagrams.side {
+            Some(proof) => proof.prove(now),
+            None => connection.peer = Some(candidate.address),
+        }
+        if left.is_none() {
+            return;
+        }
         self.counters.migrations.add(1);
         let Some(side) = &mut self.datagrams else {
             return;
@@ -396,8 +453,7 @@ impl Shard {
         // Not while the client has not taken up the last one: it might use any of three.
         if datagrams.old_cid.is_none() {
             let cid = Cid::new(self.config.shard.0 as u8, self.random.next_u64());
-            if let Entry::Vacant(place) = side.cids.entry(cid) {
-                place.insert(id);
+            if side.insert(cid, id) {
                 datagrams.old_cid = Some(datagrams.end.cid);
                 datagrams.end.set_new_cid(Some(cid));
                 datagrams.end.cid = cid;
@@ -557,21 +613,19 @@ impl Shard {
             let ticket = ticket.id();
             connection.phase = Phase::Resuming(Box::new(PendingResume { session, ticket }));
         }
+        let end = End::new(
+            cid,
+            keys.gateway,
+            keys.client,
+            self.config.rekey,
+            Header::decode(hello).map(|header| header.timestamp_ms),
+            LOGIN_FRAME_BYTES_MAX,
+            now.time,
+        );
         connection.datagrams = Some(Box::new(Datagrams {
-            end: End::new(
-                cid,
-                keys.gateway,
-                keys.client,
-                self.config.rekey,
-                Header::decode(hello).map(|header| header.timestamp_ms),
-                LOGIN_FRAME_BYTES_MAX,
-                now.time,
-            ),
-            old_cid: None,
             nonce,
             accept,
-            candidate: None,
-            timer: NEVER,
+            ..Datagrams::new(end, Some(from), None)
         }));
         let index = id.index as usize;
         if index >= self.connections.len() {
@@ -590,10 +644,10 @@ impl Shard {
     pub(super) fn open_datagrams(&mut self, connection: &mut Connection) {
         if let (Some(datagrams), Some(side)) = (&mut connection.datagrams, &mut self.datagrams) {
             datagrams.end.open_window(FRAME_BYTES_MAX);
-            if let Some(peer) = connection.peer
-                && side.inits.get(&peer) == Some(&connection.id)
+            if let Some(address) = datagrams.address
+                && side.inits.get(&address) == Some(&connection.id)
             {
-                side.inits.remove(&peer);
+                side.inits.remove(&address);
             }
         }
     }
@@ -608,154 +662,18 @@ impl Shard {
         if let Some(old) = datagrams.old_cid {
             side.cids.remove(&old);
         }
-        if let Some(peer) = connection.peer
-            && side.inits.get(&peer) == Some(&id)
+        if let Some(address) = datagrams.address
+            && side.inits.get(&address) == Some(&id)
         {
-            side.inits.remove(&peer);
+            side.inits.remove(&address);
         }
-        side.free.push(ConnId {
-            index: id.index,
-            generation: id.generation.wrapping_add(1),
-        });
+        if datagrams.side.is_none() {
+            side.free.push(ConnId {
+                index: id.index,
+                generation: id.generation.wrapping_add(1),
+            });
+        }
         self.counters.datagrams_missing.add(datagrams.end.missing());
-    }
-
-    /// After something was given to a connection, or came from it: what it has to send is
-    /// sent this turn, and its timer is set.
-    fn after_datagrams(&mut self, now: Now, id: ConnId) {
-        let Some(connection) = Self::at(&mut self.connections, id) else {
-            return;
-        };
-        let (Some(datagrams), Some(side)) = (&mut connection.datagrams, &mut self.datagrams) else {
-            return;
-        };
-        let probes = datagrams.candidate.is_some();
-        if (datagrams.end.can_write(now.time) || probes) && !connection.listed {
-            connection.listed = true;
-            side.to_send.push_back(id);
-        }
-        set_timer(side, datagrams, id);
-    }
-
-    pub(super) fn handle_datagram_timeouts(&mut self, now: Now) {
-        let Some(side) = &mut self.datagrams else {
-            return;
-        };
-        let mut due = std::mem::take(&mut side.due);
-        side.timers.expire(now.time, &mut due);
-        for id in due.drain(..) {
-            let Some(datagrams) = Self::at(&mut self.connections, id)
-                .and_then(|connection| connection.datagrams.as_mut())
-            else {
-                continue;
-            };
-            // One that was set before an earlier one has nothing to say: were it set
-            // again, they would become more and more.
-            if datagrams.timer > now.time {
-                continue;
-            }
-            datagrams.timer = NEVER;
-            datagrams.end.handle_timeout(now.time);
-            if let Some(candidate) = datagrams.candidate
-                && now.time >= candidate.until
-            {
-                datagrams.candidate = None;
-                datagrams.end.set_challenge(None);
-            }
-            self.after_datagrams(now, id);
-        }
-        if let Some(side) = &mut self.datagrams {
-            side.due = due;
-        }
-    }
-
-    pub(super) fn datagram_deadline(&self) -> Option<Time> {
-        self.datagrams.as_ref().and_then(|side| side.timers.next())
-    }
-
-    /// Appends datagrams for one address to `out`, one behind the other. Returns the
-    /// address and the length of each but the last, which may be shorter; `None` when
-    /// there is nothing to send.
-    pub fn poll_datagrams(&mut self, now: Now, out: &mut Vec<u8>) -> Option<(SocketAddr, usize)> {
-        let side = self.datagrams.as_mut()?;
-        if let Some((to, reply)) = side.replies.pop_front() {
-            out.extend_from_slice(&reply);
-            self.counters.datagrams_sent.add(1);
-            self.counters.bytes_sent.add(reply.len() as u64);
-            return Some((to, reply.len()));
-        }
-        while let Some(id) = self.datagrams.as_mut()?.to_send.pop_front() {
-            let Some(connection) = Self::at(&mut self.connections, id) else {
-                continue;
-            };
-            connection.listed = false;
-            let Some(datagrams) = &mut connection.datagrams else {
-                continue;
-            };
-            let (start, resent) = (out.len(), datagrams.end.resent());
-            let credit = datagrams.candidate.map_or(BURST_BYTES, |it| it.credit);
-            let mut room = credit.min(BURST_BYTES);
-            let (mut segment, mut count) = (0, 0);
-            // The kernel cuts what we hand over into pieces of one length, of which only the
-            // last may be shorter. To an address in doubt goes one at a time.
-            let mut bytes_max = DATAGRAM_BYTES_MAX.min(room);
-            while datagrams.end.write(now.time, bytes_max, out) {
-                let bytes = out.len() - start - count * segment;
-                room -= bytes;
-                segment = segment.max(bytes);
-                count += 1;
-                if bytes < segment || room < segment || datagrams.candidate.is_some() {
-                    break;
-                }
-                bytes_max = segment;
-            }
-            let bytes = out.len() - start;
-            self.counters
-                .segments_resent
-                .add(datagrams.end.resent() - resent);
-            let to = match &mut datagrams.candidate {
-                Some(candidate) => {
-                    candidate.credit -= bytes;
-                    Some(candidate.address)
-                }
-                None => connection.peer,
-            };
-            if count > 0 && datagrams.candidate.is_none() && datagrams.end.can_write(now.time) {
-                connection.listed = true;
-                if let Some(side) = &mut self.datagrams {
-                    side.to_send.push_back(id);
-                }
-            }
-            if let (Some(side), Some(connection)) =
-                (&mut self.datagrams, Self::at(&mut self.connections, id))
-                && let Some(datagrams) = &mut connection.datagrams
-            {
-                set_timer(side, datagrams, id);
-            }
-            if count > 0
-                && let Some(to) = to
-            {
-                self.counters.datagrams_sent.add(count as u64);
-                self.counters.bytes_sent.add(bytes as u64);
-                return Some((to, segment));
-            }
-        }
-        None
-    }
-}
-
-/// Sets a connection's timer to its next deadline, unless one fires before that.
-fn set_timer(side: &mut DatagramSide, datagrams: &mut Datagrams, id: ConnId) {
-    let challenge = datagrams.candidate.map(|candidate| candidate.until);
-    let wanted = [datagrams.end.poll_timeout(), challenge]
-        .into_iter()
-        .flatten()
-        .min();
-    if let Some(at) = wanted
-        && at < datagrams.timer
-    {
-        datagrams.timer = at;
-        side.timers.insert(id, at);
     }
 }
 
@@ -775,3 +693,6 @@ fn address_bytes(address: SocketAddr) -> [u8; ADDRESS_BYTES] {
     bytes[16..].copy_from_slice(&address.port().to_be_bytes());
     bytes
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,7 +116,7 @@ impl Shard {
             client_version: session.client_version,
             login_unix_ms: session.login_unix_ms,
             connection: connection.map(|connection| ConnectionView {
-                transport: if connection.datagrams.is_some() {
+                transport: if !connection.is_stream() {
                     Transport::Udp
                 } else if connection.front.is_some() {
                     Transport::WebSocket

@@ -106,7 +106,7 @@ impl Shard {
         let Some(connection) = Self::at(&mut self.connections, id) else {
             return;
         };
-        if connection.datagrams.is_none() && connection.out.capacity() == 0 {
+        if connection.is_stream() && connection.out.capacity() == 0 {
             connection.out = self.buffers.take();
         }
         connection.update_loss();

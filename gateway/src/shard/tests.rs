@@ -4,7 +4,7 @@
 mod moves;
 mod quality;
 mod resumes;
-mod world;
+pub(super) mod world;
 
 use protocol::body::{Lane, MessageHeader, MessageKind};
 use protocol::cipher::{Opener, Sealer};
@@ -21,11 +21,11 @@ use self::world::World;
 use super::*;
 use crate::testing::{self, GAME, GROUP};
 
-fn rate(per_second: u32, burst: u32) -> Rate {
+pub(super) fn rate(per_second: u32, burst: u32) -> Rate {
     Rate { per_second, burst }
 }
 
-fn config() -> ShardConfig {
+pub(super) fn config() -> ShardConfig {
     ShardConfig {
         frames: rate(200, 1_200),
         bytes: rate(262_144, 524_288),
@@ -34,7 +34,7 @@ fn config() -> ShardConfig {
     }
 }
 
-fn push(payload: &[u8], lane: Lane, number: u32) -> Body<'_> {
+pub(super) fn push(payload: &[u8], lane: Lane, number: u32) -> Body<'_> {
     let header = MessageHeader {
         kind: MessageKind::Message,
         lane,

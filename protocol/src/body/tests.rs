@@ -16,22 +16,24 @@ struct Parts {
     bits: u8,
     labels: [String; 2],
     text: String,
+    secret: [u8; SECRET_BYTES],
     rest: Vec<u8>,
 }
 
 fn parts() -> impl Strategy<Value = Parts> {
     (
-        0..13_u8,
+        0..15_u8,
         any::<[u64; 2]>(),
         any::<[u32; 3]>(),
         any::<[u16; 2]>(),
         any::<u8>(),
         ["\\PC{0,16}", "\\PC{0,16}"],
         "\\PC{0,60}",
+        any::<[u8; SECRET_BYTES]>(),
         prop::collection::vec(any::<u8>(), 0..80),
     )
         .prop_map(
-            |(kind, long, words, shorts, bits, labels, text, rest)| Parts {
+            |(kind, long, words, shorts, bits, labels, text, secret, rest)| Parts {
                 kind,
                 long,
                 words,
@@ -39,6 +41,7 @@ fn parts() -> impl Strategy<Value = Parts> {
                 bits,
                 labels,
                 text,
+                secret,
                 rest,
             },
         )
@@ -86,6 +89,11 @@ impl Parts {
             }),
             7 => Body::Ack { group, ack: first },
             8 => Body::GroupDown { group },
+            13 => Body::SideOpen,
+            14 => Body::Side {
+                cid: Cid(self.long[0]),
+                secret: &self.secret,
+            },
             kind => Body::Message {
                 header: self.header(kind, group, [first, second, third]),
                 payload: &self.rest,
@@ -250,7 +258,7 @@ fn only_messages_may_be_lost() {
 
 #[test]
 fn kinds_of_a_later_version_are_told_from_nonsense() {
-    for kind in [0, 11, 15, 20, 255] {
+    for kind in [0, 13, 15, 20, 255] {
         assert_eq!(Body::decode(&[kind]), Err(BadBody::UnknownKind(kind)));
     }
     assert_eq!(Body::decode(&[]), Err(BadBody::Malformed));

@@ -214,7 +214,7 @@ impl Client {
             match chunk.map_err(|_| bad)? {
                 Chunk::Ack(ack) => end.handle_ack(now, &ack),
                 Chunk::Challenge(token) => end.handle_challenge(token),
-                Chunk::Response(_) => {}
+                Chunk::Response(_) | Chunk::Padding(_) => {}
                 Chunk::NewCid(cid) => end.cid = cid,
                 Chunk::Body { flags, bytes } => {
                     if is_direct(bytes) {
@@ -253,7 +253,7 @@ impl Client {
         Ok(())
     }
 
-    fn handle_whole(
+    pub(super) fn handle_whole(
         &mut self,
         now: Time,
         flags: u8,

@@ -11,6 +11,7 @@ const BODY: u8 = 3;
 const CHALLENGE: u8 = 4;
 const RESPONSE: u8 = 5;
 const NEW_CID: u8 = 6;
+const PADDING: u8 = 7;
 
 /// The message goes on in the next segment.
 pub const MORE: u8 = 1;
@@ -76,6 +77,8 @@ pub enum Chunk<'a> {
     Response([u8; 8]),
     /// The gateway's new name for the connection, from now on.
     NewCid(Cid),
+    /// Zeros up to the end of the datagram. So many bytes, the kind included.
+    Padding(usize),
 }
 
 impl Chunk<'_> {
@@ -116,6 +119,12 @@ impl Chunk<'_> {
             Self::NewCid(cid) => {
                 out.push(NEW_CID);
                 out.extend_from_slice(&cid.0.to_le_bytes());
+            }
+            Self::Padding(bytes) => {
+                if bytes > 0 {
+                    out.push(PADDING);
+                    out.resize(out.len() + bytes - 1, 0);
+                }
             }
         }
     }
@@ -196,6 +205,13 @@ impl<'a> Chunks<'a> {
             CHALLENGE => Chunk::Challenge(self.array()?),
             RESPONSE => Chunk::Response(self.array()?),
             NEW_CID => Chunk::NewCid(Cid(u64::from_le_bytes(self.array()?))),
+            PADDING => {
+                let rest = std::mem::take(&mut self.0);
+                if rest.iter().any(|byte| *byte != 0) {
+                    return Err(BadChunk);
+                }
+                Chunk::Padding(1 + rest.len())
+            }
             _ => return Err(BadChunk),
         })
     }

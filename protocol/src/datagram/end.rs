@@ -69,6 +69,10 @@ pub struct End {
     direct_start: usize,
     response: Option<[u8; 8]>,
     challenge: Option<[u8; 8]>,
+    /// The challenge is to leave although nothing else does.
+    asks: bool,
+    /// The next datagram is to be as long as one may be.
+    pads: bool,
     /// Told in every datagram, until the peer uses it.
     new_cid: Option<Cid>,
 }
@@ -100,6 +104,8 @@ impl End {
             direct_start: 0,
             response: None,
             challenge: None,
+            asks: false,
+            pads: false,
             new_cid: None,
         }
     }
@@ -199,10 +205,20 @@ impl End {
         self.response = Some(token);
     }
 
-    /// Asks the peer, in every datagram, to send this back; `None` ends that.
-    /// While one is set, `write` always has something to write.
+    /// Asks the peer, at once and in every datagram, to send this back; `None` ends that.
     pub fn set_challenge(&mut self, token: Option<[u8; 8]>) {
         self.challenge = token;
+        self.asks = token.is_some();
+    }
+
+    /// The challenge that is set, if one is, leaves again, be it by itself.
+    pub fn ask(&mut self) {
+        self.asks = self.challenge.is_some();
+    }
+
+    /// The next datagram has all the bytes that one may have.
+    pub fn pad(&mut self) {
+        self.pads = true;
     }
 
     /// Tells the peer, in every datagram, its new name for this connection; `None` ends
@@ -237,13 +253,14 @@ impl End {
             || self.arq.can_write()
             || self.direct_start < self.direct.len()
             || self.response.is_some()
+            || self.asks
     }
 
     /// Whether something that waits fits into so many bytes of chunks, of which there are enough
     /// for each of the short ones.
     fn has_for(&self, now: Time, chunks_bytes_max: usize) -> bool {
         let direct = first_chunk(&self.direct[self.direct_start..]);
-        self.challenge.is_some()
+        self.asks
             || self.response.is_some()
             || self.arq.is_ack_due(now)
             || direct.is_some_and(|bytes| bytes <= chunks_bytes_max)
@@ -254,8 +271,8 @@ impl End {
     }
 
     /// Appends the next datagram, of at most `bytes_max` bytes, to `out`, if there is one to
-    /// send; also where there is nothing but a challenge. Where nothing of what waits fits there
-    /// is none: an empty one is no datagram, and the peer would drop it.
+    /// send. Where nothing of what waits fits there is none: an empty one is no datagram, and
+    /// the peer would drop it.
     pub fn write(&mut self, now: Time, bytes_max: usize, out: &mut Vec<u8>) -> bool {
         if bytes_max < DATAGRAM_BYTES_MIN {
             return false;
@@ -265,6 +282,8 @@ impl End {
             return false;
         }
         out.extend_from_slice(&self.cid.0.to_le_bytes());
+        self.asks = false;
+        let pads = std::mem::take(&mut self.pads);
         let Self {
             sealer,
             arq,
@@ -301,6 +320,9 @@ impl End {
                 *direct_start += bytes;
             }
             arq.write(now, end - out.len(), out);
+            if pads {
+                Chunk::Padding(end - out.len()).encode(out);
+            }
         });
         if self.direct_start == self.direct.len() {
             self.direct_start = 0;

@@ -201,6 +201,7 @@ fn fields(chunk: &Chunk<'_>) -> Value {
         Chunk::Challenge(token) => json!({"chunk": 4, "data": hex(&token)}),
         Chunk::Response(token) => json!({"chunk": 5, "data": hex(&token)}),
         Chunk::NewCid(cid) => json!({"chunk": 6, "data": hex(&cid.0.to_le_bytes())}),
+        Chunk::Padding(bytes) => json!({"chunk": 7, "data": "00".repeat(bytes - 1)}),
     }
 }
 
@@ -416,7 +417,7 @@ fn bad_datagrams() -> anyhow::Result<Vec<Bad>> {
         (
             "a chunk that is not defined",
             before,
-            chunks(&[7, 0, 0]),
+            chunks(&[8, 0, 0]),
             "bad_body",
         ),
         (

@@ -447,6 +447,14 @@ fn fields(body: &Body<'_>) -> BTreeMap<&'static str, Value> {
         Body::Ack { group, ack } => (8, vec![("group", json!(group.0)), ("ack", json!(ack))]),
         Body::GroupDown { group } => (9, vec![("group", json!(group.0))]),
         Body::Attach => (10, vec![]),
+        Body::SideOpen => (11, vec![]),
+        Body::Side { cid, secret } => (
+            12,
+            vec![
+                ("connection_id", json!(cid.0)),
+                ("secret", json!(hex(secret))),
+            ],
+        ),
         Body::Message { header, payload } => message_fields(&header, payload),
     };
     let mut fields: BTreeMap<_, _> = fields.into_iter().collect();

@@ -144,12 +144,16 @@ fn unknown_kinds_and_groups_are_dropped_and_the_session_goes_on() {
                 unix_ms: 1,
             },
             Body::GroupDown { group: GROUP },
+            Body::Side {
+                cid: protocol::datagram::Cid(1),
+                secret: &[1; 32],
+            },
         ];
         let mut unknown: Vec<Vec<u8>> = not_a_clients.iter().map(encoded).collect();
         for kind in [MessageKind::Reply, MessageKind::Error] {
             unknown.push(message(kind, Lane::Reliable, 1, 0, b"\x01\x00not mine"));
         }
-        for kind in [0, 11, 15, 20, 99, 255] {
+        for kind in [0, 13, 15, 20, 99, 255] {
             unknown.push([&[kind][..], b"whatever"].concat());
         }
         for body in &unknown {

@@ -2,13 +2,13 @@
 //! honest neighbour, one of these in a thread of its own that must notice
 //! nothing of what a test does to others.
 
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use protocol::body::MessageKind;
+use protocol::body::{Lane, MessageKind};
 use protocol::cipher::RekeyPolicy;
 use protocol::client::{Client, ClientConfig, Closed, Event, Shared};
 use protocol::ids::{MessageId, SessionId};
@@ -40,6 +40,8 @@ pub struct Seen {
     pub resumed: Vec<SessionId>,
     /// Why nothing leads back to its session.
     pub lost: Option<CloseReason>,
+    /// One-way messages in the order of their arrival: lane and payload.
+    pub messages: Vec<(Lane, Vec<u8>)>,
     /// How its connection ended.
     pub closed: Option<Closed>,
 }
@@ -60,6 +62,8 @@ impl std::fmt::Debug for Seen {
 pub struct Player {
     /// What carries it.
     pub socket: Socket,
+    /// What carries its side path, where it has one.
+    side: Option<UdpSocket>,
     client: Client,
     shared: Shared,
     origin: Instant,
@@ -107,6 +111,30 @@ impl Player {
         player
     }
 
+    /// Logs in over a stream, and asks for a side path by way of this address.
+    pub fn login_beside(cluster: &Cluster, account: &str, to: SocketAddr) -> Self {
+        let mut player = Self::connect(cluster, cluster.token(account));
+        player.client.offer_side_path();
+        player.side = Some(udp_socket(to));
+        player.wait("login", |seen| seen.session.is_some() && seen.ups > 0);
+        player
+    }
+
+    /// Whether its side path holds.
+    pub fn is_side_path_up(&self) -> bool {
+        self.client.is_side_path_up(self.now())
+    }
+
+    /// Sends a one-way message.
+    pub fn send(&mut self, lane: Lane, payload: &[u8]) {
+        let (now, shared) = (self.now(), &mut self.shared);
+        let sent = self
+            .client
+            .send(now, lane, GROUP, MessageId(7), payload, shared);
+        assert_eq!(sent, Ok(()), "{:?}", self.seen);
+        self.transmit();
+    }
+
     /// Over a socket that is there; login is under way.
     fn over(gateway_key: [u8; 32], token: String, socket: Socket) -> Self {
         let origin = Instant::now();
@@ -127,6 +155,7 @@ impl Player {
         let client = client.expect("a usable key");
         let mut player = Self {
             socket,
+            side: None,
             client,
             shared: Shared::default(),
             origin,
@@ -285,7 +314,10 @@ impl Player {
             }
             Event::Resumed(session) => seen.resumed.push(session),
             Event::SessionLost(reason) => seen.lost = Some(reason),
-            Event::Message(..) | Event::RoundTrip(_) => {}
+            Event::Message(header, payload) => {
+                seen.messages.push((header.lane, payload.to_vec()));
+            }
+            Event::RoundTrip(_) => {}
             Event::Closed(closed) => seen.closed = Some(closed),
         };
         match read {
@@ -296,6 +328,16 @@ impl Player {
             }
             Err(error) if is_nothing_yet(&error) => {}
             Err(_) => self.client.handle_disconnected(&mut events),
+        }
+        // An error says that nobody is there, which the core finds out by itself.
+        if let Some(read) = self
+            .side
+            .as_ref()
+            .and_then(|side| side.recv(&mut bytes).ok())
+        {
+            let (datagram, shared) = (&mut bytes[..read], &mut self.shared);
+            self.client
+                .handle_side_received(now, datagram, shared, &mut events);
         }
         self.client.handle_timeout(now, &mut events);
         self.transmit();
@@ -309,6 +351,12 @@ impl Player {
         while self.client.poll_transmit(now, &mut self.shared, &mut out) {
             self.socket.write(&out);
             sent.append(&mut out);
+        }
+        if let Some(side) = &self.side {
+            while self.client.poll_side_transmit(now, &mut out) {
+                let _ = side.send(&out);
+                out.clear();
+            }
         }
         sent
     }

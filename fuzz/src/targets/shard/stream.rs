@@ -393,7 +393,9 @@ fn read_frame(
 /// What a gateway sends decodes.
 pub fn note_body(way: &mut Way, body: &[u8]) {
     match Body::decode(body) {
-        Ok(Body::Login(_) | Body::Logout | Body::Attach) => panic!("a client's body"),
+        Ok(Body::Login(_) | Body::Logout | Body::Attach | Body::SideOpen) => {
+            panic!("a client's body")
+        }
         Ok(Body::Close { reason, .. }) => way.note(u64::from(reason)),
         Ok(_) => way.note(u64::from(body[0])),
         Err(bad) => panic!("the shard sealed {bad:?}"),

@@ -357,7 +357,7 @@ impl Clients {
                         rig.way.note(1 << 20);
                     }
                 }
-                Chunk::Ack(_) | Chunk::Response(_) => {}
+                Chunk::Ack(_) | Chunk::Response(_) | Chunk::Padding(_) => {}
             }
         }
         let known = link.cid == cid || link.told == cid;

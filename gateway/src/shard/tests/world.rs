@@ -21,23 +21,23 @@ use crate::testing::{self, GAME, GROUP};
 const LEASE_MS: u32 = 15_000;
 
 /// A shard and what surrounds it.
-pub(super) struct World {
-    pub(super) shard: Shard,
-    pub(super) now: Now,
-    pub(super) shared: Shared,
+pub(in crate::shard) struct World {
+    pub(in crate::shard) shard: Shard,
+    pub(in crate::shard) now: Now,
+    pub(in crate::shard) shared: Shared,
     /// Control messages that reached center and were not answered by `settle`.
-    pub(super) center: Vec<to_backend::Message>,
+    pub(in crate::shard) center: Vec<to_backend::Message>,
     /// Records that reached the game.
-    pub(super) game: Vec<(SessionId, u8, Vec<u8>)>,
-    pub(super) actions: Vec<Action>,
-    pub(super) sent: Vec<(ConnId, Vec<u8>)>,
+    pub(in crate::shard) game: Vec<(SessionId, u8, Vec<u8>)>,
+    pub(in crate::shard) actions: Vec<Action>,
+    pub(in crate::shard) sent: Vec<(ConnId, Vec<u8>)>,
     /// Center's answers to seeks and moves are the test's to give.
-    pub(super) moves_by_hand: bool,
+    pub(in crate::shard) moves_by_hand: bool,
     next_token: u64,
 }
 
 impl World {
-    pub(super) fn new(config: ShardConfig) -> Self {
+    pub(in crate::shard) fn new(config: ShardConfig) -> Self {
         let now = testing::start();
         let shard = Shard::new(config, testing::verifier(), [3; 32], Arc::default(), now);
         let mut world = Self {
@@ -56,20 +56,20 @@ impl World {
         world
     }
 
-    pub(super) fn link(&mut self, uplink: usize, group: u32) {
+    pub(in crate::shard) fn link(&mut self, uplink: usize, group: u32) {
         self.shard.handle_uplink_connected(uplink);
         let hello = testing::hello(uplink, group, LEASE_MS);
         self.shard.handle_uplink_control(self.now, uplink, &hello);
         self.collect();
     }
 
-    pub(super) fn control(&mut self, uplink: usize, message: to_shard::Message) {
+    pub(in crate::shard) fn control(&mut self, uplink: usize, message: to_shard::Message) {
         let bytes = testing::to_shard_bytes(message);
         self.shard.handle_uplink_control(self.now, uplink, &bytes);
     }
 
     /// Takes everything that the shard wants out of it; center answers.
-    pub(super) fn collect(&mut self) {
+    pub(in crate::shard) fn collect(&mut self) {
         loop {
             self.shard.handle_timeout(self.now);
             let mut controls = Vec::new();
@@ -109,19 +109,19 @@ impl World {
         }
     }
 
-    pub(super) fn pass(&mut self, ms: u64) {
+    pub(in crate::shard) fn pass(&mut self, ms: u64) {
         self.now.time = self.now.time.after_ms(ms);
         self.now.unix_ms += ms;
         self.collect();
     }
 
-    pub(super) fn token(&mut self) -> String {
+    pub(in crate::shard) fn token(&mut self) -> String {
         self.next_token += 1;
         testing::token(self.next_token, self.now)
     }
 
     /// Moves bytes between one client and the shard until both are silent.
-    pub(super) fn exchange(&mut self, id: ConnId, client: &mut Client) -> Vec<String> {
+    pub(in crate::shard) fn exchange(&mut self, id: ConnId, client: &mut Client) -> Vec<String> {
         let mut events = Vec::new();
         loop {
             let mut out = Vec::new();
@@ -153,7 +153,7 @@ impl World {
         }
     }
 
-    pub(super) fn accept(&mut self, index: u32) -> ConnId {
+    pub(in crate::shard) fn accept(&mut self, index: u32) -> ConnId {
         let id = ConnId {
             index,
             generation: 0,
@@ -163,24 +163,34 @@ impl World {
     }
 
     /// A logged-in client.
-    pub(super) fn login(&mut self, index: u32) -> (ConnId, Client) {
+    pub(in crate::shard) fn login(&mut self, index: u32) -> (ConnId, Client) {
+        self.login_as(index, |_| {})
+    }
+
+    /// The same for one that is told something before it connects.
+    pub(in crate::shard) fn login_as(
+        &mut self,
+        index: u32,
+        tell: impl FnOnce(&mut Client),
+    ) -> (ConnId, Client) {
         let id = self.accept(index);
         let config = testing::client_config(self.token());
         let mut client =
             Client::connect(config, [index as u8 + 1; 32], self.now.time).expect("a usable key");
+        tell(&mut client);
         let events = self.exchange(id, &mut client);
         assert!(client.session().is_some(), "{events:?}");
         (id, client)
     }
 
-    pub(super) fn backend_sends(&mut self, session: SessionId, body: &Body<'_>) {
+    pub(in crate::shard) fn backend_sends(&mut self, session: SessionId, body: &Body<'_>) {
         let mut record = Vec::new();
         uplink::encode_data(session, &mut record, |out| body.encode(out));
         self.shard.handle_uplink_records(self.now, GAME, &record);
     }
 
     /// Opens the group for a client, as a backend without memory does.
-    pub(super) fn sync(&mut self, id: ConnId, client: &mut Client) -> StreamEnd {
+    pub(in crate::shard) fn sync(&mut self, id: ConnId, client: &mut Client) -> StreamEnd {
         let mut end = StreamEnd::backend(GROUP, Incarnation(5));
         end.attach();
         let session = client.session().expect("logged in");

@@ -59,6 +59,21 @@ proptest! {
     }
 
     #[test]
+    fn padding_is_the_rest(chunks in prop::collection::vec(chunk(BYTES), 0..4), bytes in 0..1_200_usize) {
+        let mut out = Vec::new();
+        for chunk in &chunks {
+            chunk.encode(&mut out);
+        }
+        let before = out.len();
+        Chunk::Padding(bytes).encode(&mut out);
+        prop_assert_eq!(out.len(), before + bytes);
+        let decoded: Result<Vec<_>, _> = Chunks::new(&out).collect();
+        let padding = (bytes > 0).then_some(Chunk::Padding(bytes));
+        let expected: Vec<_> = chunks.into_iter().chain(padding).collect();
+        prop_assert_eq!(decoded, Ok(expected));
+    }
+
+    #[test]
     fn a_changed_bit_is_seen(chunk in chunk(BYTES), bit: prop::sample::Index) {
         let mut out = Vec::new();
         chunk.encode(&mut out);

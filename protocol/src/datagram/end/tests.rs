@@ -70,7 +70,7 @@ fn carry(from: &mut End, to: &mut End, now: Time) -> Option<Vec<Vec<u8>>> {
             }
             Chunk::Ack(ack) => to.handle_ack(now, &ack),
             Chunk::Challenge(token) => to.handle_challenge(token),
-            Chunk::Response(_) | Chunk::NewCid(_) => {}
+            Chunk::Response(_) | Chunk::NewCid(_) | Chunk::Padding(_) => {}
         }
     }
     Some(bodies)
@@ -127,12 +127,38 @@ fn what_waits_is_cut_into_datagrams_that_fit() {
 }
 
 #[test]
+fn a_challenge_leaves_by_itself_when_it_is_told_to_and_else_with_what_leaves() {
+    let [mut client, _] = ends();
+    let write = |client: &mut End| {
+        let mut out = Vec::new();
+        client
+            .write(Time(0), DATAGRAM_BYTES_MAX, &mut out)
+            .then_some(out.len())
+    };
+    client.ask();
+    assert_eq!(write(&mut client), None, "none is set");
+    client.set_challenge(Some([7; 8]));
+    client.pad();
+    assert_eq!(write(&mut client), Some(DATAGRAM_BYTES_MAX));
+    assert_eq!(write(&mut client), None);
+    client.ask();
+    let asks = write(&mut client).expect("a challenge");
+    assert_eq!(asks, ENVELOPE_BYTES + SHORT_BYTES);
+    client.push(0, &[&message(Lane::Unreliable, b"x")]);
+    let both = write(&mut client).expect("a message");
+    client.set_challenge(None);
+    client.push(0, &[&message(Lane::Unreliable, b"x")]);
+    assert_eq!(write(&mut client), Some(both - SHORT_BYTES));
+}
+
+#[test]
 fn an_address_in_doubt_gets_no_more_than_it_may() {
     let [_, mut gateway] = ends();
     gateway.set_challenge(Some([7; 8]));
     gateway.push(0, &[&message(Lane::Reliable, &[1; 500])]);
     for bytes_max in 0..300 {
         let mut out = Vec::new();
+        gateway.ask();
         let wrote = gateway.write(Time(0), bytes_max, &mut out);
         assert!(out.len() <= bytes_max);
         assert_eq!(wrote, !out.is_empty());

@@ -27,15 +27,15 @@ macro_rules! targets {
 }
 
 targets! {
-    "body": 40_000, layouts::body, layouts::body_seeds;
-    "chunks": 40_000, layouts::chunks, layouts::chunk_seeds;
+    "body": 30_000, layouts::body, layouts::body_seeds;
+    "chunks": 30_000, layouts::chunks, layouts::chunk_seeds;
     "setup": 10_000, layouts::setup, layouts::setup_seeds;
-    "records": 40_000, layouts::records, layouts::record_seeds;
+    "records": 30_000, layouts::records, layouts::record_seeds;
     "control": 10_000, layouts::control, layouts::control_seeds;
     "world": 20_000, layouts::world, layouts::world_seeds;
     "token": 1_000, layouts::token, layouts::token_seeds;
     "compression": 4_000, layouts::compression, layouts::compression_seeds;
-    "handshake": 1_500, handshake::run, handshake::seeds;
+    "handshake": 1_000, handshake::run, handshake::seeds;
     "envelope": 6_000, envelope::run, envelope::seeds;
     "reassembly": 4_000, front::reassembly, front::reassembly_seeds;
     "websocket": 10_000, front::websocket, front::websocket_seeds;
@@ -43,13 +43,13 @@ targets! {
     "stream": 8_000, streams::hostile, streams::hostile_seeds;
     "streams": 5_000, streams::pair, streams::pair_seeds;
     "datagram": 4_000, datagrams::hostile, datagrams::hostile_seeds;
-    "datagrams": 2_000, datagrams::pair, datagrams::pair_seeds;
-    "client": 1_500, client::stream, client::stream_seeds;
-    "client_datagrams": 1_500, client::datagrams, client::datagram_seeds;
-    "shard": 2_000, shard::tcp, shard::tcp_seeds;
-    "shard_websocket": 2_000, shard::websocket, shard::tcp_seeds;
-    "shard_datagrams": 2_000, shard::datagrams, shard::datagram_seeds;
-    "shard_backends": 2_000, backends::shard, backends::shard_seeds;
+    "datagrams": 1_500, datagrams::pair, datagrams::pair_seeds;
+    "client": 1_000, client::stream, client::stream_seeds;
+    "client_datagrams": 1_000, client::datagrams, client::datagram_seeds;
+    "shard": 1_500, shard::tcp, shard::tcp_seeds;
+    "shard_websocket": 1_500, shard::websocket, shard::tcp_seeds;
+    "shard_datagrams": 1_500, shard::datagrams, shard::datagram_seeds;
+    "shard_backends": 1_500, backends::shard, backends::shard_seeds;
     "center": 4_000, backends::center, backends::center_seeds;
     "stub": 4_000, backends::stub, backends::stub_seeds;
 }
@@ -65,8 +65,9 @@ const PARAMETERS: Parameters = Parameters {
 
 /// Every byte string of the published test vectors.
 fn vectors() -> Vec<Vec<u8>> {
-    const FILES: [&str; 6] = [
+    const FILES: [&str; 7] = [
         include_str!("../../docs/vectors/bad.json"),
+        include_str!("../../docs/vectors/datagrams.json"),
         include_str!("../../docs/vectors/frames.json"),
         include_str!("../../docs/vectors/handshake.json"),
         include_str!("../../docs/vectors/resume.json"),

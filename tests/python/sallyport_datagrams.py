@@ -137,7 +137,7 @@ class DatagramOpener:
         self.key, self.previous, self.phase = key, None, 0
         # The lowest sequence opened under the present key.
         self.phase_first = 0
-        self.next, self.seen = 0, set()
+        self.next, self.seen, self.opened = 0, set(), 0
 
     def open(self, frame):
         """(body, is it the newest); `Refused` where it is to be dropped."""
@@ -168,6 +168,7 @@ class DatagramOpener:
         newest = sequence >= self.next
         self.next = max(self.next, sequence + 1)
         self.seen.add(sequence)
+        self.opened += 1
         if len(self.seen) > 2 * WINDOW:
             self.seen = {seen for seen in self.seen if self.next - seen <= WINDOW}
         return body, newest
@@ -340,19 +341,26 @@ class DatagramConnection(sp.Connection):
     """A connection whose bodies travel in datagrams: `handle_datagram` instead of `handle_bytes`,
     `poll_datagrams` instead of `poll_output`."""
 
-    def __init__(self, gateway_key, now_ms, timestamp_origin=0):
+    def __init__(self, gateway_key, now_ms, timestamp_origin=0, lost=None):
+        super().__init__(gateway_key, now_ms, timestamp_origin, lost)
         self.gateway_key, self.ephemeral = gateway_key, os.urandom(32)
-        super().__init__(gateway_key, now_ms, timestamp_origin)
+        # The ticket that this connection is to come back with.
+        self.ticket = None if lost is None else lost.tickets[0]
         self.begin(self.timestamp(now_ms))
         self.nonce, self.cookie = os.urandom(NONCE_BYTES), bytes(COOKIE_BYTES)
         self.init_at_ms, self.inits = now_ms, 0
         self.cid = None
         self.segments, self.direct, self.short = Segments(), deque(), deque()
         self.retries = self.new_cids = self.challenges = 0
+        # Datagrams that were due and that came when the loss was last looked at, and the figure.
+        self.due, self.came, self.loss = 0, 0, 0.0
         self.dropped = {}
 
     def begin(self, timestamp):
-        self.handshake = wire.Handshake(self.gateway_key, self.ephemeral)
+        if self.ticket is None:
+            self.handshake = wire.Handshake(self.gateway_key, self.ephemeral)
+        else:
+            self.handshake = wire.ResumeHandshake(self.ticket, self.ephemeral)
         with warnings.catch_warnings():
             # Noise's library warns of a key that it has not drawn itself.
             warnings.simplefilter("ignore")
@@ -401,7 +409,12 @@ class DatagramConnection(sp.Connection):
             self.retries += 1
         elif kind == REFUSE:
             frame = wire.decode_frame(rest, handshake=True)
-            self.handshake.welcome(frame)  # raises what it says
+            try:
+                self.handshake.welcome(frame)
+            except wire.Rejected:
+                # Perhaps the ticket before it is still good.
+                del self.tickets[:1]
+                raise
         elif kind == ACCEPT:
             try:
                 frame = wire.decode_frame(rest[CID_BYTES:], handshake=True)
@@ -415,6 +428,17 @@ class DatagramConnection(sp.Connection):
             self.sealer = wire.Sealer(self.handshake.client_key, now_ms)
             self.opener = DatagramOpener(self.handshake.gateway_key)
             self.peer_clock = wire.PeerClock(frame.timestamp, now_ms)
+            self.tickets = [self.handshake.next_ticket(), *self.tickets[:1]]
+            if self.ticket is not None:
+                self.send({"kind": wire.ATTACH}, now_ms)
+
+    def report(self):
+        due, came = self.opener.next - self.due, self.opener.opened - self.came
+        if due > 0:
+            missing = max(0, due - came) / due
+            self.loss += (missing - self.loss) * min(due, 64) / 64
+            self.due, self.came = self.opener.next, self.opener.opened
+        return {**super().report(), "loss": min(255, int(self.loss * 256))}
 
     # Time
 
@@ -494,14 +518,14 @@ class DatagramClient(sp.Client):
     `lossy(random)` says of each datagram, either way, whether the network loses it.
     """
 
-    def __init__(self, address, gateway_key, timestamp_origin=0, timeout_s=10.0, lossy=None, seed=1):
+    def __init__(self, address, gateway_key, timeout_s=10.0, lossy=None, seed=1, **options):
         self.address, self.random = address, random.Random(seed)
         self.lossy = lossy or (lambda _: False)
         self.sent, self.lost, self.received = [], 0, []
         self.unsent, self.ended = b"", False
         self.socket = self.new_socket()
         try:
-            self.connection = DatagramConnection(gateway_key, sp.steady_ms(), timestamp_origin)
+            self.connection = DatagramConnection(gateway_key, sp.steady_ms(), **options)
             self.wait(lambda: self.connection.welcome is not None, timeout_s)
         except BaseException:
             self.socket.close()

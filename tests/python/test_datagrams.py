@@ -4,6 +4,7 @@ The environment is that of `test_client.py`. Networks that lose, double and chan
 played by the client, so that it knows what happened.
 """
 
+import copy
 import os
 import socket
 import unittest
@@ -170,6 +171,50 @@ class OverDatagrams(test_client.GatewayCase):
         client = self.player()
         close = client.logout()
         self.assertEqual(close["reason"], self.reasons["logged_out"])
+
+    def lost(self, client, number):
+        """A client whose socket is gone while a request is on its way."""
+        client.push(wire.REQUEST, self.group, 1, b"kept %d" % number)
+        client.socket.close()
+        return client.connection
+
+    def assert_resumed(self, client, session, payload):
+        self.assertEqual(client.wait_resumed(), session)
+        client.wait_group(self.group)
+        reply = client.next_event(lambda f: f["kind"] == wire.REPLY)
+        self.assertEqual(reply["payload"], payload)
+        self.assert_echo(client)
+
+    def test_a_session_goes_on_over_any_transport(self):
+        client = self.player()
+        session = client.connection.session
+        for number, make in enumerate((self.connect, super().connect, self.connect)):
+            client = make(lost=self.lost(client, number))
+            self.assert_resumed(client, session, b"kept %d" % number)
+
+    def test_a_used_ticket_is_refused(self):
+        client = self.player()
+        used = client.connection.tickets[0]
+        client = self.connect(lost=self.lost(client, 0))
+        client.wait_resumed()
+        again = copy.copy(client.connection)
+        again.tickets, again.streams = [used], {}
+        with self.assertRaises(wire.Rejected) as caught:
+            self.connect(lost=again)
+        self.assertEqual(caught.exception.code, self.reasons["ticket_unknown"])
+        self.assert_echo(client)
+
+    def test_both_ends_measure_what_is_lost(self):
+        client = self.player()
+        client.lossy = lambda chance: chance.random() < 0.3
+        told = lambda: client.connection.theirs.get("loss", 0) > 25 and client.connection.loss > 0.1
+        for _ in range(60):
+            self.assert_echo(client, timeout_s=20)
+            client.ping()
+            if told():
+                break
+        self.assertTrue(told(), (client.connection.theirs, client.connection.loss))
+        self.assertGreater(client.connection.round_trip_us, 0)
 
     def test_a_session_is_found_gone_by_logging_in_anew(self):
         account = f"python-{os.urandom(8).hex()}"

@@ -28,7 +28,7 @@ macro_rules! targets {
 
 targets! {
     "body": 30_000, layouts::body, layouts::body_seeds;
-    "chunks": 30_000, layouts::chunks, layouts::chunk_seeds;
+    "chunks": 30_000, layouts::chunks, layouts::chunk_and_vector_seeds;
     "setup": 10_000, layouts::setup, layouts::setup_seeds;
     "records": 30_000, layouts::records, layouts::record_seeds;
     "control": 10_000, layouts::control, layouts::control_seeds;

@@ -195,7 +195,12 @@ pub fn chunk_seeds() -> Vec<Vec<u8>> {
         seeds.push(out);
     }
     seeds.push(all);
-    // Of the vectors' datagrams the opened bodies are runs of chunks, good and bad.
+    seeds
+}
+
+/// Of the vectors' datagrams the opened bodies are runs of chunks, too.
+pub fn chunk_and_vector_seeds() -> Vec<Vec<u8>> {
+    let mut seeds = chunk_seeds();
     seeds.extend(vectors().into_iter().filter(|bytes| bytes.len() < 200));
     seeds
 }

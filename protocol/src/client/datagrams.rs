@@ -14,8 +14,8 @@ use crate::datagram::hello::{self, Setup as Message};
 use crate::datagram::{Cid, End, split};
 use crate::frame::{FLAG_COMPRESSED, Header};
 use crate::handshake::{Initiator, read_reject};
-use crate::ids::SessionId;
-use crate::limits::{DATAGRAM_BYTES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
+use crate::ids::{GroupId, SessionId};
+use crate::limits::{DATAGRAM_BYTES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, GROUPS_MAX};
 use crate::reason::CloseReason;
 use crate::time::Time;
 
@@ -45,6 +45,9 @@ pub(super) struct Setup {
     /// When the next INIT is due.
     send_at: Time,
     tries: u32,
+    /// The groups whose backends have sent SYNC, at most `GROUPS_MAX`, and one above the newest
+    /// datagram by then.
+    synced: Vec<(GroupId, u64)>,
 }
 
 impl Client {
@@ -89,6 +92,7 @@ impl Client {
             timestamp_ms: now.wire_ms(),
             send_at: now,
             tries: 0,
+            synced: Vec::new(),
         }));
     }
 
@@ -217,7 +221,7 @@ impl Client {
                 Chunk::Response(_) | Chunk::Padding(_) => {}
                 Chunk::NewCid(cid) => end.cid = cid,
                 Chunk::Body { flags, bytes } => {
-                    if is_direct(bytes) {
+                    if is_direct(bytes) && !self.is_overtaken(opened.sequence, bytes) {
                         self.handle_whole(now, flags, opened.age, bytes, shared, events)?;
                     }
                 }
@@ -268,7 +272,34 @@ impl Client {
             0
         };
         let body = Body::decode(bytes);
+        if let Ok(Body::Sync(sync)) = &body {
+            self.note_sync(sync.group);
+        }
         self.handle_body(now, flags, age, body, &mut shared.scratch, events)
+    }
+
+    fn note_sync(&mut self, group: GroupId) {
+        let below = self.end().map_or(0, End::expected);
+        let Some(setup) = &mut self.setup else {
+            return;
+        };
+        let synced = &mut setup.synced;
+        match synced.iter().position(|(other, _)| *other == group) {
+            Some(at) => synced[at].1 = below,
+            None if synced.len() < GROUPS_MAX => synced.push((group, below)),
+            None => {}
+        }
+    }
+
+    /// Whether this is a message that SYNC of its group has overtaken. It may be of a process
+    /// that is no more, whose numbers and acknowledgements mean nothing to the one that is.
+    fn is_overtaken(&self, sequence: u64, bytes: &[u8]) -> bool {
+        let (Some(setup), Ok(Body::Message { header, .. })) = (&self.setup, Body::decode(bytes))
+        else {
+            return false;
+        };
+        let mut synced = setup.synced.iter();
+        synced.any(|(group, below)| *group == header.group && sequence < *below)
     }
 
     /// Appends the next datagram, if there is one.

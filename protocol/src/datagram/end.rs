@@ -45,6 +45,8 @@ const _: () = assert!(
 /// A datagram that has verified.
 #[derive(Debug)]
 pub struct Opened<'a> {
+    /// Its place among those that the peer sent.
+    pub sequence: u64,
     /// None before it had a higher sequence: its address is where the peer is now.
     pub newest: bool,
     /// What its timestamp says.
@@ -179,6 +181,7 @@ impl End {
             .clock
             .get_or_insert_with(|| ClockOffset::new(header.timestamp_ms, now));
         Ok(Opened {
+            sequence: opened.sequence,
             newest: opened.newest,
             age: clock.judge(header.timestamp_ms, now),
             body: opened.body,

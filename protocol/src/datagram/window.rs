@@ -108,6 +108,8 @@ pub struct DatagramOpener {
 /// A frame that has verified.
 #[derive(Debug)]
 pub struct DatagramOpened<'a> {
+    /// Its place among those that the peer sent.
+    pub sequence: u64,
     /// No frame before it had a higher sequence.
     pub newest: bool,
     /// In the clear, in place.
@@ -162,7 +164,11 @@ impl DatagramOpener {
             self.key_frames += 1;
         }
         let newest = self.window.accept(sequence);
-        Ok(DatagramOpened { newest, body })
+        Ok(DatagramOpened {
+            sequence,
+            newest,
+            body,
+        })
     }
 
     /// What was seen.

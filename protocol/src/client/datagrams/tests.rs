@@ -2,10 +2,11 @@
 //! datagrams are tested with the shard's core and over real sockets.
 
 use super::*;
+use crate::body::{Lane, MessageHeader, MessageKind, Sync};
 use crate::cipher::RekeyPolicy;
 use crate::datagram::cookie::Cookies;
 use crate::handshake::{Parameters, RESUME_FRAME_BYTES, StaticKey, reject, respond, ticket_id};
-use crate::ids::SessionId;
+use crate::ids::{Incarnation, MessageId, SessionId};
 use crate::stream::OutboxLimits;
 
 fn client(key: &StaticKey) -> Client {
@@ -217,4 +218,64 @@ fn a_session_outlives_its_connection_and_comes_back_over_either() {
         (frame.len(), ticket_id(&frame)),
         (RESUME_FRAME_BYTES, Some(id))
     );
+}
+
+/// The gateway's end sends a body.
+fn carried(end: &mut End, body: &Body<'_>) -> Vec<u8> {
+    let (mut bytes, mut datagram) = (Vec::new(), Vec::new());
+    body.encode(&mut bytes);
+    end.push(0, &[&bytes]);
+    assert!(end.write(Time(0), DATAGRAM_BYTES_MAX, &mut datagram));
+    datagram
+}
+
+fn place(group: GroupId, number: u32) -> Body<'static> {
+    Body::Message {
+        header: MessageHeader {
+            kind: MessageKind::Message,
+            lane: Lane::Sequenced,
+            more: false,
+            group,
+            number,
+            ack: 0,
+            message: MessageId(1),
+            request: 0,
+        },
+        payload: b"where",
+    }
+}
+
+#[test]
+fn what_a_process_sent_before_the_sync_of_the_next_is_passed_over() {
+    let key = StaticKey::from_secret([9; 32]);
+    let mut client = client(&key);
+    let mut end = accept(&key, &mut client);
+    let (group, other) = (GroupId(7), GroupId(8));
+    let logged_in = Body::LoginOk {
+        session: SessionId(8),
+        unix_ms: 0,
+    };
+    let sync = |group, incarnation| {
+        Body::Sync(Sync {
+            fresh: true,
+            group,
+            incarnation: Incarnation(incarnation),
+            next: 1,
+            base: 1,
+        })
+    };
+    for body in [logged_in, sync(group, 1), sync(other, 1), place(group, 1)] {
+        let datagram = carried(&mut end, &body);
+        assert_eq!(give(&mut client, Time(0), datagram).len(), 1, "{body:?}");
+    }
+    // Of both groups something is late; only one of them has begun anew meanwhile.
+    let late = carried(&mut end, &place(group, 900));
+    let late_of_other = carried(&mut end, &place(other, 1));
+    let again = carried(&mut end, &sync(group, 2));
+    assert_eq!(give(&mut client, Time(0), again).len(), 1);
+    assert!(give(&mut client, Time(0), late).is_empty());
+    assert_eq!(give(&mut client, Time(0), late_of_other).len(), 1);
+    // And the numbers of the new one count from its beginning.
+    let first = carried(&mut end, &place(group, 1));
+    assert_eq!(give(&mut client, Time(0), first).len(), 1);
 }

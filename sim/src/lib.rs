@@ -29,16 +29,30 @@ mod world;
 
 use std::panic::{self, AssertUnwindSafe};
 
+pub use plan::Course;
 pub use plant::Plant;
 pub use rule::{Rule, Violation};
 pub use world::Report;
 
-/// Runs the world of a seed. `loud` tells each event on standard error.
+/// Runs the world of a seed, as the seed draws it. `loud` tells each event on standard error.
 ///
 /// # Errors
 /// The first rule that was broken; a panic is one of them.
 pub fn run(seed: u64, plant: Option<Plant>, loud: bool) -> Result<Report, Violation> {
-    let mut world = world::World::new(seed, plant, loud);
+    run_course(seed, Course::Drawn, plant, loud)
+}
+
+/// Runs the world of a seed on a course.
+///
+/// # Errors
+/// The first rule that was broken; a panic is one of them.
+pub fn run_course(
+    seed: u64,
+    course: Course,
+    plant: Option<Plant>,
+    loud: bool,
+) -> Result<Report, Violation> {
+    let mut world = world::World::new(seed, course, plant, loud);
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| world.run()));
     let at_ms = world.now().ms();
     let located = |violation: Violation| Violation {

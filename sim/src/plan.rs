@@ -115,6 +115,21 @@ pub enum Transport {
     Datagrams,
 }
 
+/// What happens in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// What the seed draws.
+    Drawn,
+    /// Minutes on a bad network: delay, jitter, losses, and cuts all the time.
+    Long {
+        /// Virtual ones.
+        minutes: u64,
+    },
+}
+
+/// Clients of a long run.
+const LONG_CLIENTS: usize = 12;
+
 /// Clusters in a thousand that have a map: runs of these take longer.
 const MAP_PER_MILLE: u64 = 400;
 
@@ -167,6 +182,12 @@ pub struct Plan {
     pub send_queue_bytes_max: usize,
     /// Bytes that wait for a backend, at most.
     pub uplink_queue_bytes_max: usize,
+    /// Each client is cut off so often, ms, on average; 0: never.
+    pub cut_every_ms: u64,
+    /// Applications stay in their sessions as long as they can.
+    pub endures: bool,
+    /// Events after which a run is taken for one that never comes to rest.
+    pub events_max: u64,
     /// Faults of this run.
     pub faults: Vec<Fault>,
     /// Mean pause between two faults, ms.
@@ -260,6 +281,9 @@ impl Plan {
             },
             send_queue_bytes_max: if random.chance(200) { 8_192 } else { 65_536 },
             uplink_queue_bytes_max: if random.chance(300) { 2_000 } else { 1 << 20 },
+            cut_every_ms: 0,
+            endures: false,
+            events_max: 3_000_000,
             faults,
             fault_pause_ms: random.between(150, 2_500),
             heal_at: Time(0).after_ms(random.between(8_000, 25_000)),
@@ -268,6 +292,46 @@ impl Plan {
                 .then(|| MapPlan::draw(clients, random)),
         }
     }
+    /// A run of minutes over a network as mobile ones are: 50 ms one way, up to 20 ms more, one
+    /// segment or datagram in twenty lost, and each client cut off every ten seconds. Nothing else
+    /// goes wrong, but that games kick now and then.
+    pub fn long(minutes: u64, random: &mut Random) -> Self {
+        Self {
+            clients: LONG_CLIENTS,
+            rivals: 0,
+            gateways: 1,
+            shards: 1,
+            games: 2,
+            network: Network {
+                delay_us: 50_000,
+                jitter_us: 20_000,
+                loss_per_mille: 50,
+                repeat_per_mille: 5,
+                reorder_per_mille: 5,
+                corrupt_per_mille: 1,
+                segment_bytes_max: 1_448,
+            },
+            datagrams_per_mille: 500,
+            pace_ms: 1_000,
+            payload_bytes_max: 2_000,
+            outbox_messages_max: 1_024,
+            stub_outbox_messages_max: 1_024,
+            frames_per_second: 1_000,
+            send_queue_bytes_max: 1 << 20,
+            uplink_queue_bytes_max: 1 << 20,
+            idle_timeout_ms: 6_000,
+            resume_ms: 60_000,
+            rekey_frames: 500,
+            cut_every_ms: 10_000,
+            endures: true,
+            events_max: 4_000_000 * minutes,
+            faults: Vec::new(),
+            heal_at: Time(0).after_ms(60_000 * minutes),
+            map: None,
+            ..Self::draw(random)
+        }
+    }
+
     /// What the next login of a client goes over.
     pub fn transport(&self, random: &mut Random) -> Transport {
         if random.chance(self.datagrams_per_mille) {

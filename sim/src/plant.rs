@@ -60,6 +60,8 @@ plants! {
     LeakSession, "leak-session", Bounded;
     /// Replayed frames are taken out before the gateway can see them.
     HideTampering, "hide-tampering", TamperingCloses;
+    /// Who comes back by a ticket is taken for somebody who stole it.
+    SuspectResume, "suspect-resume", StrangersOutside;
     /// What a gateway sends to an address leaves many times over.
     Amplify, "amplify", NothingUnproven;
     /// Who asks for a connection over datagrams is taken for one with a cookie.

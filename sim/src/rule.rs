@@ -31,6 +31,9 @@ pub enum Rule {
     /// A connection with frames that were replayed, reordered or changed is
     /// closed at once.
     TamperingCloses,
+    /// Who has recorded a connection, by which a client came back among them, changes no
+    /// session by it.
+    StrangersOutside,
     /// To an address that has shown nothing no more is sent than came from it,
     /// and nothing is kept of an INIT without a cookie that was given to it.
     NothingUnproven,
@@ -57,7 +60,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::OneLiveSession,
         Self::IdsNeverRepeat,
         Self::ReliableExactlyOnce,
@@ -69,6 +72,7 @@ impl Rule {
         Self::DropsCounted,
         Self::Bounded,
         Self::TamperingCloses,
+        Self::StrangersOutside,
         Self::NothingUnproven,
         Self::ForgeryIgnored,
         Self::ViewEvents,
@@ -94,6 +98,7 @@ impl Rule {
             Self::DropsCounted => "drops-counted",
             Self::Bounded => "bounded",
             Self::TamperingCloses => "tampering-closes",
+            Self::StrangersOutside => "strangers-outside",
             Self::NothingUnproven => "nothing-unproven",
             Self::ForgeryIgnored => "forgery-ignored",
             Self::ViewEvents => "view-events",

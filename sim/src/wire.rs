@@ -61,6 +61,10 @@ pub fn ephemeral(frame: &[u8]) -> Option<&[u8]> {
     })
 }
 
+fn is_handshake(frame: &[u8]) -> bool {
+    Header::decode(frame).is_some_and(|header| header.flags & FLAG_HANDSHAKE != 0)
+}
+
 /// What one sender has sealed on one connection.
 #[derive(Debug, Default)]
 pub struct Sealed {
@@ -77,9 +81,7 @@ impl Sealed {
     /// `NoNonceTwice`.
     pub fn note(&mut self, bytes: &[u8], mut ephemeral: impl FnMut(&[u8]) -> Step) -> Step {
         for frame in self.cutter.cut(bytes) {
-            let is_handshake =
-                Header::decode(&frame).is_some_and(|header| header.flags & FLAG_HANDSHAKE != 0);
-            match self::ephemeral(&frame).filter(|_| is_handshake) {
+            match self::ephemeral(&frame).filter(|_| is_handshake(&frame)) {
                 Some(key) => ephemeral(key)?,
                 None => self.note_frame(&frame)?,
             }
@@ -119,6 +121,8 @@ impl Sealed {
 pub struct Delivered {
     cutter: Cutter,
     logged_in: bool,
+    /// It began with a RESUME.
+    pub resumes: bool,
 }
 
 impl Delivered {
@@ -126,11 +130,12 @@ impl Delivered {
     /// processed: how many of those the gateway answers itself.
     pub fn local_frames(&mut self, bytes: &[u8], processed: usize) -> u64 {
         let mut local = 0;
-        for frame in self.cutter.cut(bytes).iter().take(processed) {
-            let is_handshake = frame
-                .get(3)
-                .is_some_and(|flags| flags & FLAG_HANDSHAKE != 0);
-            if is_handshake {
+        for (at, frame) in self.cutter.cut(bytes).iter().enumerate() {
+            if is_handshake(frame) {
+                self.resumes |= frame.get(FRAME_HEADER_BYTES) == Some(&RESUME);
+                continue;
+            }
+            if at >= processed {
                 continue;
             }
             let is_login = !std::mem::replace(&mut self.logged_in, true);

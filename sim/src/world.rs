@@ -34,7 +34,7 @@ use protocol::handshake::StaticKey;
 use protocol::time::Time;
 
 use crate::book::Book;
-use crate::plan::Plan;
+use crate::plan::{Course, Plan};
 use crate::plant::Plant;
 use crate::random::Random;
 use crate::rule::{Rule, Step, Violation};
@@ -50,9 +50,6 @@ use phases::Phase;
 use planted_views::ViewPlants;
 use shard_side::ShardHost;
 use tcp::Conn;
-
-/// Events after which a run is taken for one that never comes to rest.
-const EVENTS_MAX: u64 = 3_000_000;
 
 /// What a run that broke no rule says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +68,10 @@ pub struct Report {
     pub enters: u64,
     /// Times that a client was let on a map again in the same session.
     pub reentries: u64,
+    /// Times that a client cut off came back to its session.
+    pub resumes: u64,
+    /// Connections that were cut every so many seconds, in a long run.
+    pub cuts: u64,
     /// Logins over datagrams.
     pub datagram_logins: u64,
     /// Times that something came to a client where it had moved.
@@ -106,6 +107,8 @@ pub struct World {
     revoked: BTreeSet<(u64, u64)>,
     /// What one client once sent, for somebody to replay.
     recorded: Vec<u8>,
+    cuts: u64,
+    resumes: u64,
     /// Times that a plant could have struck.
     plant_chances: u64,
     view_plants: ViewPlants,
@@ -121,9 +124,12 @@ fn is_due(wake_at: Option<Time>, now: Time) -> bool {
 
 impl World {
     /// The world of a seed. `loud` tells each event on standard error.
-    pub fn new(seed: u64, plant: Option<Plant>, loud: bool) -> Self {
+    pub fn new(seed: u64, course: Course, plant: Option<Plant>, loud: bool) -> Self {
         let mut random = Random::new(seed);
-        let plan = Plan::draw(&mut random);
+        let plan = match course {
+            Course::Drawn => Plan::draw(&mut random),
+            Course::Long { minutes } => Plan::long(minutes, &mut random),
+        };
         if loud {
             eprintln!("{plan:#?}");
         }
@@ -155,6 +161,8 @@ impl World {
             next_token: 1,
             next_life: 1,
             recorded: Vec::new(),
+            cuts: 0,
+            resumes: 0,
             revoked: BTreeSet::new(),
             plant_chances: 0,
             view_plants: ViewPlants::default(),
@@ -190,7 +198,7 @@ impl World {
             if self.phase == Phase::Over {
                 return Ok(self.report());
             }
-            if self.trace.events() > EVENTS_MAX {
+            if self.trace.events() > self.plan.events_max {
                 return Err(Violation::new(
                     Rule::Liveness,
                     "the world does not come to rest: too many events",
@@ -219,6 +227,8 @@ impl World {
             moves: self.book.moves,
             enters: self.enters,
             reentries: self.reentries,
+            resumes: self.resumes,
+            cuts: self.cuts,
             datagram_logins: self.datagrams.logins,
             migrations: self.datagrams.migrations,
         }
@@ -235,6 +245,11 @@ impl World {
         for client in 0..self.clients.len() {
             let after_us = 5_000 + self.random.below(2_000_000);
             self.after_us(after_us, Event::Connect { client, life: 0 });
+        }
+        if self.plan.cut_every_ms > 0 {
+            for client in 0..self.clients.len() {
+                self.schedule_cut(client);
+            }
         }
         self.schedule_fault();
         self.push(self.plan.heal_at, Event::Heal);
@@ -315,6 +330,7 @@ impl World {
             Event::GameStart { game } => self.game_start(game)?,
             Event::GameWake { game } => self.game_wake(game)?,
             Event::GameAct { game, boot } => self.game_act(game, boot)?,
+            Event::Cut { client } => self.cut_client(client),
             Event::Fault => self.fault()?,
             Event::Heal => self.heal(),
             Event::Quiet => self.quiet()?,

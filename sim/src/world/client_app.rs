@@ -38,13 +38,14 @@ impl World {
         self.after_us(pace_us, Event::ClientAct { client, life });
         let now = self.clients[client].clock.now(self.now).time;
         let in_session = self.clients[client].session().is_some();
+        let leaves = !self.plan.endures;
         match self.random.below(100) {
-            0..3 if in_session => {
+            0..3 if in_session && leaves => {
                 if let Some(core) = &mut self.clients[client].core {
                     core.logout(now);
                 }
             }
-            3 => return self.client_disconnected(client),
+            3 if leaves => return self.client_disconnected(client),
             4..80 => {
                 for _ in 0..self.random.between(1, 3) {
                     self.client_sends(client, now);

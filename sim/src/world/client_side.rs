@@ -242,7 +242,10 @@ impl World {
                         self.book.note_login(attempt, session)?;
                     }
                 }
-                Told::Resumed => self.clients[client].backoff_ms = BACKOFF_MS.0,
+                Told::Resumed => {
+                    self.clients[client].backoff_ms = BACKOFF_MS.0;
+                    self.resumes += 1;
+                }
                 Told::GroupUp(MAP_GROUP) => self.walker_group_up(client),
                 Told::GroupUp(_) => {}
                 Told::Message(header, payload) if header.group == MAP_GROUP => {
@@ -261,7 +264,8 @@ impl World {
 
     fn client_closed(&mut self, client: usize, closed: Closed) -> Step {
         // A walker takes each connection for a new visit.
-        let forgets = self.plan.map.is_some() || self.random.chance(FORGET_PER_MILLE);
+        let forgets =
+            self.plan.map.is_some() || (!self.plan.endures && self.random.chance(FORGET_PER_MILLE));
         let host = &mut self.clients[client];
         let (number, flow) = (host.conn.take(), host.flow.take());
         if forgets || !host.core.as_ref().is_some_and(Client::can_resume) {

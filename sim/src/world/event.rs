@@ -92,6 +92,8 @@ pub enum Event {
     GameWake { game: usize },
     /// A game does something of its own accord.
     GameAct { game: usize, boot: u32 },
+    /// A client is cut off.
+    Cut { client: usize },
     /// The next fault strikes.
     Fault,
     /// Faults end.
@@ -191,6 +193,7 @@ impl Event {
             Self::GameStart { game } => plain("game start", &[*game as u64]),
             Self::GameWake { game } => plain("game wake", &[*game as u64]),
             Self::GameAct { game, boot } => plain("game act", &[*game as u64, (*boot).into()]),
+            Self::Cut { client } => plain("cut", &[*client as u64]),
             Self::Fault => plain("fault", &[]),
             Self::Heal => plain("heal", &[]),
             Self::Quiet => plain("quiet", &[]),

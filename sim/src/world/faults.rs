@@ -64,7 +64,11 @@ impl World {
         match fault {
             Fault::CutConnection => match self.struck_flow() {
                 Some(flow) => flow.is_cut = true,
-                None => self.cut_connection(),
+                None => {
+                    if let Some(number) = self.some_conn() {
+                        self.cut_connection(number);
+                    }
+                }
             },
             Fault::StallConnection => {
                 let until = self.within(200, 14_000);
@@ -137,7 +141,11 @@ impl World {
                 };
                 *paused_until = until.max(*paused_until);
             }
-            Fault::Migrate => self.migrate_some(),
+            Fault::Migrate => {
+                if let Some(flow) = self.some_flow() {
+                    self.migrate(flow);
+                }
+            }
             Fault::FailDisk => self.center.fails_next = true,
             Fault::Tamper => {
                 let (kind, bit) = (self.random.below(4), self.random.bits());
@@ -191,10 +199,32 @@ impl World {
         self.cut_links(|link| link.shard == shard && link.uplink == uplink, silent);
     }
 
-    fn cut_connection(&mut self) {
-        let Some(number) = self.some_conn() else {
-            return;
-        };
+    pub(super) fn schedule_cut(&mut self, client: usize) {
+        let mean_us = 1_000 * self.plan.cut_every_ms;
+        let at = self.now + self.random.between(mean_us / 2, mean_us * 3 / 2);
+        if at < self.plan.heal_at {
+            self.push(at, Event::Cut { client });
+        }
+    }
+
+    /// In a long run: a stream breaks. Datagrams come from another address, and those on their way
+    /// to the old one are lost; or none gets through any more, until the client begins anew.
+    pub(super) fn cut_client(&mut self, client: usize) {
+        self.schedule_cut(client);
+        self.cuts += 1;
+        match (self.clients[client].flow, self.clients[client].conn) {
+            (Some(flow), _) if self.random.chance(500) => self.migrate(flow),
+            (Some(flow), _) => {
+                if let Some(flow) = self.datagrams.flows.get_mut(&flow) {
+                    flow.is_cut = true;
+                }
+            }
+            (None, Some(conn)) => self.cut_connection(conn),
+            (None, None) => {}
+        }
+    }
+
+    fn cut_connection(&mut self, number: u64) {
         let told = self.random.below(4);
         let (client_us, shard_us) = (self.random.below(2_000_000), self.random.below(2_000_000));
         if let Some(conn) = self.conns.get_mut(&number) {

@@ -151,10 +151,7 @@ impl World {
     }
 
     /// A client's datagrams come from another address from now on.
-    pub(super) fn migrate_some(&mut self) {
-        let Some(number) = self.some_flow() else {
-            return;
-        };
+    pub(super) fn migrate(&mut self, number: u64) {
         let address = self.datagrams.address();
         self.datagrams.by_address.insert(address, number);
         if let Some(flow) = self.datagrams.flows.get_mut(&number) {

@@ -31,6 +31,7 @@ pub struct Tally {
     pub after_close: u64,
     pub closes: u64,
     pub too_slow: u64,
+    pub entered: u64,
 }
 
 impl Tally {
@@ -46,6 +47,7 @@ impl Tally {
             after_close,
             closes: CloseReason::ALL.iter().map(|&r| counters.closes(r)).sum(),
             too_slow: counters.closes(CloseReason::SlowConsumer),
+            entered: counters.logins.value() + counters.resumes.value(),
         }
     }
 
@@ -59,6 +61,7 @@ impl Tally {
             after_close: self.after_close - before.after_close,
             closes: self.closes - before.closes,
             too_slow: self.too_slow - before.too_slow,
+            entered: self.entered - before.entered,
         }
     }
 }

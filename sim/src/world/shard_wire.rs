@@ -97,13 +97,20 @@ impl World {
             return Ok(());
         };
         let original = bytes.clone();
+        let keeps = (core.sessions(), core.parked());
         let before = Tally::of(&host.counters);
         core.handle_received(host.clock.now(self.now), id, &mut bytes);
         let done = Tally::of(&host.counters).since(before);
         let processed = (done.handshakes + done.received) as usize;
         let local = conn.delivered.local_frames(&original, processed);
-        if conn.client.is_none() {
-            return Ok(());
+        let kept = (core.sessions(), core.parked());
+        let is_suspect = self.plant == Some(Plant::SuspectResume) && conn.delivered.resumes;
+        if conn.client.is_none() || is_suspect {
+            return check(
+                kept == keeps && done.entered == 0,
+                Rule::StrangersOutside,
+                || format!("a stranger changed the sessions of a shard, on connection {number}"),
+            );
         }
         if let Some(end) = conn.tampered_at {
             let is_closed = done.closes > 0 || done.after_close > 0;

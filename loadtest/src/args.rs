@@ -124,6 +124,8 @@ pub enum Scenario {
     Echo,
     /// Clients walk on a map; who was seen where is compared with a brute-force answer
     Walk,
+    /// As echo, and every client loses its connection again and again and comes back
+    ReconnectStorm,
 }
 
 impl Scenario {
@@ -132,6 +134,7 @@ impl Scenario {
         match self {
             Self::Echo => "echo",
             Self::Walk => "walk",
+            Self::ReconnectStorm => "reconnect-storm",
         }
     }
 }

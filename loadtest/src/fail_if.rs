@@ -22,6 +22,10 @@ pub const FIELDS: &[&str] = &[
     "frames_duplicated",
     "frames_out_of_order",
     "visible_mean",
+    "resumes",
+    "relogins",
+    "back_p50_us",
+    "back_p99_us",
 ];
 /// Fields of `latency_us`.
 pub const LATENCIES: &[&str] = &["p50", "p90", "p99", "p999", "max"];

@@ -13,6 +13,7 @@
 
 mod client;
 mod finish;
+mod storm;
 mod timers;
 mod walk;
 
@@ -35,6 +36,7 @@ use crate::messages::WorkerPlan;
 use crate::schedule::Schedule;
 use crate::tally::{Tally, connect_reason, socket_reason};
 use client::{Judge, Seen};
+use storm::Return;
 use timers::Timers;
 use walk::{Walker, World};
 
@@ -45,7 +47,7 @@ pub const IN_FLIGHT_MAX: u32 = 256;
 /// after a few attempts, not after thousands.
 pub const IN_FLIGHT_FIRST: u32 = 8;
 /// Attempts of one client to get in.
-pub const ATTEMPTS_MAX: u8 = 5;
+pub const ATTEMPTS_MAX: u32 = 5;
 /// Pause, ms, after the first failed attempt; doubles with each further one.
 pub const BACKOFF_MS: u64 = 100;
 /// How long, ms, a TCP connect may take; a lost SYN is resent after 1 and 3 s.
@@ -119,7 +121,7 @@ impl Stage {
 #[derive(Debug)]
 struct Slot {
     stage: Stage,
-    attempts: u8,
+    attempts: u32,
     group_up: bool,
     was_in: bool,
     /// In `dirty`.
@@ -135,8 +137,17 @@ struct Slot {
     ledger: Ledger,
     /// In `walk`, from its request to be put on the map on.
     walker: Option<Box<Walker>>,
+    /// In `reconnect-storm`.
+    storm: Option<Box<Return>>,
     /// Turns that have come.
     due: u32,
+}
+
+impl Slot {
+    /// Whether its turns count: it is in, or comes back to where it was.
+    fn is_playing(&self) -> bool {
+        self.stage == Stage::In || self.storm.as_ref().is_some_and(|storm| storm.is_away)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,6 +206,8 @@ pub struct Fleet {
     shared: Shared,
     payload: Vec<u8>,
     schedule: Option<Schedule>,
+    /// When whom to cut, in `reconnect-storm`.
+    cuts: Option<Schedule>,
     /// In `walk`.
     world: Option<World>,
     tally: Tally,
@@ -207,6 +220,8 @@ pub struct Fleet {
     arriving: u32,
     in_flight: u32,
     groups_up: u32,
+    /// Clients that were cut and are not back.
+    away: u32,
     /// Turns that have come and are not sent, of clients that are in.
     pending: u64,
     connect_deadline: Time,
@@ -235,6 +250,7 @@ impl Fleet {
             websocket: None,
             ledger: Ledger::default(),
             walker: None,
+            storm: plan.cut_every_ms.map(|_| Box::default()),
             due: 0,
         });
         Self {
@@ -249,6 +265,7 @@ impl Fleet {
             shared: Shared::default(),
             payload: Vec::with_capacity(plan.payload_bytes),
             schedule: None,
+            cuts: None,
             world: World::new(&plan),
             tally: Tally::default(),
             phase: Phase::Connecting,
@@ -258,6 +275,7 @@ impl Fleet {
             arriving: plan.count,
             in_flight: 0,
             groups_up: 0,
+            away: 0,
             pending: 0,
             connect_deadline: now
                 .after_ms(CONNECT_PHASE_MS + CONNECT_PHASE_MS_A_CLIENT * u64::from(plan.count)),
@@ -285,6 +303,7 @@ impl Fleet {
                 plan.count,
                 plan.seed,
             ));
+            self.cuts = storm::cuts(plan, at);
             self.phase = Phase::Running;
         }
     }
@@ -366,8 +385,14 @@ impl Fleet {
     /// A socket is connected: the client says HELLO.
     pub fn handle_connected(&mut self, conn: ConnId, now: Now) {
         if let Some(index) = self.index_of(conn) {
-            match self.new_client(index, now) {
-                Ok(client) => {
+            let begun = if self.slots[index as usize].was_in {
+                self.begin_return(index, now)
+            } else {
+                self.new_client(index, now)
+                    .map(|client| self.slots[index as usize].client = Some(Box::new(client)))
+            };
+            match begun {
+                Ok(()) => {
                     let websocket = (self.plan.transport == Transport::Ws).then(|| {
                         let mut random = [0; 16];
                         self.rng.fill_bytes(&mut random);
@@ -375,7 +400,6 @@ impl Fleet {
                     });
                     let slot = &mut self.slots[index as usize];
                     slot.websocket = websocket;
-                    slot.client = Some(Box::new(client));
                     slot.stage = Stage::LoggingIn;
                     self.mark(index);
                 }
@@ -471,6 +495,7 @@ impl Fleet {
         let mut judge = Judge {
             plan: &self.plan,
             index,
+            base: slot.storm.as_ref().map_or(0, |storm| storm.base),
             schedule: self.schedule.as_ref(),
             ledger: &mut slot.ledger,
             world: self.world.as_ref(),
@@ -483,6 +508,9 @@ impl Fleet {
         if seen.logged_in {
             self.enter(index, now);
         }
+        if seen.logged_in || seen.resumed {
+            self.note_session(index, now, seen.resumed);
+        }
         if let Some(up) = seen.group_up {
             self.set_group_up(index, up);
             self.enter_map(index);
@@ -494,7 +522,7 @@ impl Fleet {
             self.handle_restart(index, restart, now);
         }
         if let Some(closed) = seen.closed {
-            self.end(index, crate::tally::closed_reason(closed), now);
+            self.end_by(index, closed, now);
         }
     }
 
@@ -534,12 +562,13 @@ impl Fleet {
                 break;
             };
             let slot = &mut self.slots[index as usize];
-            if slot.stage == Stage::In {
+            if slot.is_playing() {
                 slot.due += 1;
                 self.pending += 1;
                 self.mark(index);
             }
         }
+        self.cut_due(now);
         let Some(schedule) = &self.schedule else {
             return;
         };
@@ -554,8 +583,10 @@ impl Fleet {
     }
 
     fn advance_draining(&mut self, now: Time, deadline: Time, quiet_since: Option<Time>) {
-        let is_quiet =
-            self.tally.outstanding == 0 && self.pending == 0 && self.are_views_right(now);
+        let is_quiet = self.away == 0
+            && self.tally.outstanding == 0
+            && self.pending == 0
+            && self.are_views_right(now);
         let quiet_since = is_quiet.then(|| quiet_since.unwrap_or(now));
         let settle_ms = if self.world.is_some() && !self.is_finishing {
             walk::SETTLE_MS
@@ -599,6 +630,9 @@ impl Fleet {
         match slot.stage {
             Stage::Waiting(until) if now >= until => {
                 slot.stage = Stage::Queued;
+                if let Some(storm) = &mut slot.storm {
+                    storm.set_out(now);
+                }
                 self.queue.push_back(index);
             }
             Stage::Connecting(since) if now >= since.after_ms(CONNECT_TIMEOUT_MS) => {

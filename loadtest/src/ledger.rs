@@ -53,6 +53,15 @@ impl Ledger {
         u64::from(self.sent - self.next) + self.holes.len() as u64 + u64::from(self.given_up)
     }
 
+    /// What has no answer will have none; how much that is.
+    pub fn give_up(&mut self) -> u64 {
+        let missing = self.missing();
+        self.next = self.sent;
+        self.holes = Vec::new();
+        self.given_up = 0;
+        missing
+    }
+
     /// An answer to this sequence came.
     pub fn handle_reply(&mut self, sequence: u32) -> Reply {
         if sequence >= self.sent {

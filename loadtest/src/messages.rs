@@ -53,6 +53,8 @@ pub struct WorkerPlan {
     pub payload_bytes: usize,
     /// The scenario `walk`; otherwise `echo`.
     pub walk: Option<WalkPlan>,
+    /// In `reconnect-storm`: how often each client is cut, ms.
+    pub cut_every_ms: Option<u64>,
     /// Whether io_uring carries the sockets; otherwise epoll.
     pub uring: bool,
 }
@@ -121,7 +123,7 @@ pub struct Outcome {
     pub unable: Option<String>,
     /// Most clients that were logged in at the same time.
     pub logged_in_most: u32,
-    /// Clients that never got in.
+    /// Clients that never got in, or never came back.
     pub connect_failures: u32,
     /// First attempt to connect, microseconds on the machine's steady clock.
     pub first_attempt_us: Option<u64>,
@@ -143,6 +145,12 @@ pub struct Outcome {
     pub out_of_order: u64,
     /// `walk`: others in view in the window, summed over as many looks at a client.
     pub visible: Option<(u64, u64)>,
+    /// `reconnect-storm`: returns to a session.
+    pub resumes: u64,
+    /// Returns that had to log in anew.
+    pub relogins: u64,
+    /// From setting out until back, all of these: (microseconds, count).
+    pub back: Vec<(u64, u64)>,
     /// Reason → count.
     pub errors: BTreeMap<String, u64>,
     /// All latencies: (microseconds, count).

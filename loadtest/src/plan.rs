@@ -13,7 +13,7 @@ use protocol::world::VISIBLE_MAX;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::admin::AdminUrl;
-use crate::args::{EngineChoice, LoadtestArgs, Scenario};
+use crate::args::{EngineChoice, LaneName, LoadtestArgs, Scenario, Transport};
 use crate::fail_if::Condition;
 use crate::messages::{WalkPlan, WorkerPlan};
 use crate::payload::PREFIX_BYTES;
@@ -35,6 +35,10 @@ const GROUP_ECHO: u16 = 1;
 const GROUP_WALK: u16 = 2;
 /// Others in view of a walker, on average, unless asked for.
 const VISIBLE: f64 = 4.0;
+/// How often a client of a storm is cut, ms: long enough to come back and play in between.
+const CUT_EVERY_MS: u64 = 2_000;
+/// In a window shorter than that of so many cuts, each client is cut so often.
+const CUTS_MIN: u64 = 3;
 /// Longest drain, seconds.
 const DRAIN_SECONDS_MAX: f64 = 300.0;
 /// Longest window, seconds: ten years.
@@ -117,6 +121,15 @@ impl Plan {
         if !walks && args.visible.is_some() {
             return Err(Unable::argument("--visible", "is for --scenario walk"));
         }
+        let storms = args.scenario == Scenario::ReconnectStorm;
+        if storms && args.transport == Transport::Udp {
+            let problem = "a session over udp ends with its connection; storms are for tcp and ws";
+            return Err(Unable::argument("--transport", problem));
+        }
+        if storms && args.lane != LaneName::Reliable {
+            let problem = "reconnect-storm is verified on the reliable lane; the others lose what is sent while cut";
+            return Err(Unable::argument("--lane", problem));
+        }
         let duration_ms = seconds("--duration", args.duration, DURATION_SECONDS_MAX)?;
         let drain_ms = seconds("--drain", args.drain, DRAIN_SECONDS_MAX)?;
         let sends_a_client = rate * args.duration / f64::from(args.clients);
@@ -152,6 +165,7 @@ impl Plan {
                 .unwrap_or(if walks { GROUP_WALK } else { GROUP_ECHO }),
             payload_bytes,
             walk: walks.then_some(WalkPlan { visible, run }),
+            cut_every_ms: storms.then(|| CUT_EVERY_MS.min(duration_ms / CUTS_MIN).max(1)),
             uring: engine == EngineKind::Uring,
         };
         let admins: Vec<AdminUrl> = args

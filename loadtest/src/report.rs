@@ -39,7 +39,7 @@ pub struct Report {
     pub clients_wanted: u32,
     /// Most that were logged in at the same time.
     pub clients_connected: u32,
-    /// Clients that never got in, after retries.
+    /// Clients that never got in, or never came back, after retries.
     pub connect_failures: u32,
     /// First attempt to last login.
     pub connect_seconds: f64,
@@ -63,6 +63,15 @@ pub struct Report {
     pub errors: BTreeMap<String, u64>,
     /// Only in `walk`.
     pub visible_mean: Option<f64>,
+    /// Only in `reconnect-storm`: returns to a session.
+    pub resumes: Option<u64>,
+    /// Returns that had to log in anew, likewise.
+    pub relogins: Option<u64>,
+    /// Half of all returns took no longer than this, from the first connect until the session is
+    /// there, likewise.
+    pub back_p50_us: Option<u64>,
+    /// 99 of 100 did not.
+    pub back_p99_us: Option<u64>,
     /// From the intended moment of a send to its reply.
     pub latency_us: Percentiles,
     /// By role.
@@ -109,6 +118,8 @@ pub struct Totals {
     pub sum: Outcome,
     /// All latencies.
     pub latencies: Latencies,
+    /// All times of coming back.
+    pub back: Latencies,
 }
 
 impl Totals {
@@ -116,6 +127,9 @@ impl Totals {
     pub fn add(&mut self, outcome: &Outcome) {
         let sum = &mut self.sum;
         self.latencies.add_counts(&outcome.latency);
+        self.back.add_counts(&outcome.back);
+        sum.resumes += outcome.resumes;
+        sum.relogins += outcome.relogins;
         if sum.unable.is_none() {
             sum.unable.clone_from(&outcome.unable);
         }
@@ -155,7 +169,10 @@ impl Report {
             ));
         }
         for (count, what) in [
-            (u64::from(self.connect_failures), "clients never got in"),
+            (
+                u64::from(self.connect_failures),
+                "clients never got in, or never came back",
+            ),
             (self.frames_lost, "messages were lost"),
             (self.frames_duplicated, "messages were doubled"),
             (self.frames_out_of_order, "messages were out of order"),
@@ -228,6 +245,16 @@ impl Report {
         );
         if let Some(visible) = self.visible_mean {
             let _ = writeln!(out, "views      {visible:.2} others in view on average");
+        }
+        if let (Some(resumes), Some(relogins)) = (self.resumes, self.relogins) {
+            let _ = writeln!(
+                out,
+                "returns    {} to their sessions, {} by a new login; back in p50 {} µs, p99 {}",
+                grouped(resumes),
+                grouped(relogins),
+                grouped(self.back_p50_us.unwrap_or_default()),
+                grouped(self.back_p99_us.unwrap_or_default()),
+            );
         }
         for (role, figures) in &self.server {
             let shown = |value: Option<f64>, scale: f64, digits: usize| {

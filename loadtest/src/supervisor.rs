@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use crate::args::LoadtestArgs;
+use crate::args::{LoadtestArgs, Scenario};
 use crate::clock;
 use crate::fleet;
 use crate::html::{self, Record};
@@ -493,6 +493,8 @@ impl Run {
             from.zip(to)
                 .map_or(0.0, |(from, to)| to.saturating_sub(from) as f64 / 1e6)
         };
+        let storms = args.scenario == Scenario::ReconnectStorm;
+        let back = totals.back.percentiles();
         let duration_seconds = seconds(self.start_us, sum.window_end_us);
         let rate_reached = if duration_seconds > 0.0 {
             sum.sent_in_window as f64 / duration_seconds
@@ -526,6 +528,10 @@ impl Run {
                 .visible
                 .filter(|(_, clients)| *clients > 0)
                 .map(|(seen, clients)| seen as f64 / clients as f64),
+            resumes: storms.then_some(sum.resumes),
+            relogins: storms.then_some(sum.relogins),
+            back_p50_us: storms.then_some(back.p50),
+            back_p99_us: storms.then_some(back.p99),
             latency_us: totals.latencies.percentiles(),
             server: self.server.figures(sum.logged_in_most, sum.received),
         })

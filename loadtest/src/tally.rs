@@ -77,6 +77,14 @@ pub struct Tally {
     pub ever_in: u32,
     /// Clients that were given up before they were in.
     pub failed: u32,
+    /// Clients that were cut and never came back.
+    pub never_back: u32,
+    /// Returns to a session.
+    pub resumes: u64,
+    /// Returns that had to log in anew.
+    pub relogins: u64,
+    /// From setting out until back, all of these.
+    pub back: Latencies,
     /// Application messages.
     pub sent: u64,
     /// Those before the end of the window.

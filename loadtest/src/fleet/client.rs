@@ -30,6 +30,7 @@ const LARGE_SEND_BYTES: usize = 32_768;
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     pub logged_in: bool,
+    pub resumed: bool,
     pub group_up: Option<bool>,
     pub closed: Option<Closed>,
     /// What the map says to the request to be put on it.
@@ -43,6 +44,8 @@ pub(super) struct Judge<'a> {
     pub plan: &'a WorkerPlan,
     /// Local number of the client.
     pub index: u32,
+    /// Sends of sessions that were lost: requests are numbered anew in each.
+    pub base: u32,
     pub schedule: Option<&'a Schedule>,
     pub ledger: &'a mut Ledger,
     pub world: Option<&'a World>,
@@ -64,7 +67,8 @@ impl Judge<'_> {
             }
             Event::Message(header, payload) => self.message(&header, payload),
             Event::Closed(closed) => self.seen.closed = Some(closed),
-            Event::Resumed(_) | Event::SessionLost(_) => {}
+            Event::Resumed(_) => self.seen.resumed = true,
+            Event::SessionLost(_) => {}
             Event::GroupUp(_) | Event::GroupDown(_) | Event::RoundTrip(_) => {}
         }
     }
@@ -78,7 +82,7 @@ impl Judge<'_> {
         let lane = self.plan.lane.lane();
         // A request names itself; a message only by its content.
         let sequence = if lane == Lane::Reliable {
-            Some(header.request.wrapping_sub(1))
+            Some(header.request.wrapping_sub(1).wrapping_add(self.base))
         } else {
             payload::sequence(payload)
         };
@@ -211,7 +215,9 @@ impl Fleet {
     /// Makes the sends whose turns have come. What is refused stays due.
     fn send_due(&mut self, index: u32, now: Time) {
         let slot = &mut self.slots[index as usize];
-        if slot.stage != Stage::In || slot.ledger.sent() == slot.due {
+        let can_send = slot.storm.as_ref().is_some_and(|storm| storm.can_send());
+        let can_send = can_send || slot.stage == Stage::In;
+        if !can_send || slot.ledger.sent() == slot.due {
             return;
         }
         let Some(client) = slot.client.as_mut() else {

@@ -1,6 +1,7 @@
 //! How clients get in and how they leave: retries, the end of each phase that
 //! waits for all of them, and the result of the worker.
 
+use protocol::client::Closed;
 use protocol::reason::CloseReason;
 use protocol::time::Time;
 
@@ -10,6 +11,7 @@ use super::{
 use crate::messages::{Outcome, Progress};
 use crate::payload::mix;
 use crate::schedule;
+use crate::tally::closed_reason;
 
 /// Reasons that another attempt does not change.
 const FINAL: &[&str] = &[
@@ -49,7 +51,8 @@ impl Fleet {
     /// A client is in.
     pub(super) fn enter(&mut self, index: u32, now: Time) {
         let slot = &mut self.slots[index as usize];
-        if slot.stage != Stage::LoggingIn {
+        // Who logs in anew is seen to by `note_session`.
+        if slot.stage != Stage::LoggingIn || slot.was_in {
             return;
         }
         slot.stage = Stage::In;
@@ -62,8 +65,24 @@ impl Fleet {
         self.unable = None;
     }
 
+    /// A connection is over, as the client's core says.
+    pub(super) fn end_by(&mut self, index: u32, closed: Closed, now: Time) {
+        let reason = closed_reason(closed);
+        if !self.comes_back(index) {
+            return self.end(index, reason, now);
+        }
+        // Nobody cut it. That an attempt is refused is part of coming back.
+        if self.slots[index as usize].stage == Stage::In {
+            self.tally.error(reason);
+        }
+        self.fall(index, closed, now);
+    }
+
     /// An attempt, or a session, is over.
     pub(super) fn end(&mut self, index: u32, reason: &'static str, now: Time) {
+        if self.comes_back(index) {
+            return self.end_by(index, Closed::ByClient(CloseReason::PeerClosed), now);
+        }
         let slot = &mut self.slots[index as usize];
         self.closes.extend(slot.conn.take());
         slot.client = None;
@@ -107,7 +126,7 @@ impl Fleet {
     }
 
     /// What a client that was in leaves behind.
-    fn bury(&mut self, index: u32) {
+    pub(super) fn bury(&mut self, index: u32) {
         self.set_group_up(index, false);
         self.leave_map(index);
         let slot = &mut self.slots[index as usize];
@@ -191,6 +210,7 @@ impl Fleet {
                     self.closes.extend(slot.conn.take());
                     slot.client = None;
                     slot.stage = Stage::Failed;
+                    self.give_up(index as u32);
                 }
                 _ => {}
             }
@@ -242,7 +262,7 @@ impl Fleet {
         Outcome {
             unable: self.unable.take(),
             logged_in_most: self.tally.logged_in_most,
-            connect_failures: self.plan.count - self.tally.ever_in,
+            connect_failures: self.plan.count - self.tally.ever_in + self.tally.never_back,
             first_attempt_us: self.first_attempt.map(|at| at.0),
             last_login_us: self.last_login.map(|at| at.0),
             window_end_us: self.window_end.map(|at| at.0),
@@ -253,6 +273,9 @@ impl Fleet {
             duplicated: self.tally.duplicated,
             out_of_order: self.tally.out_of_order,
             visible: self.world.as_ref().map(|world| world.looked),
+            resumes: self.tally.resumes,
+            relogins: self.tally.relogins,
+            back: self.tally.back.take_counts(),
             errors: self
                 .tally
                 .errors()

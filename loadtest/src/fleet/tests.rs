@@ -42,6 +42,7 @@ fn plan(lane: LaneName) -> WorkerPlan {
         group: 1,
         payload_bytes: 64,
         walk: None,
+        cut_every_ms: None,
         uring: false,
     }
 }

@@ -51,6 +51,19 @@ fn reordered_replies_are_late_and_not_lost() {
 }
 
 #[test]
+fn what_is_given_up_is_counted_once_and_the_next_send_goes_on() {
+    let mut ledger = with_sends(5);
+    ledger.handle_reply(0);
+    ledger.handle_reply(2);
+    assert_eq!(ledger.give_up(), 3);
+    assert_eq!(ledger.missing(), 0);
+    assert_eq!(ledger.handle_reply(1), Reply::Doubled, "it was given up");
+    assert_eq!(ledger.send(), 5);
+    assert_eq!(ledger.missing(), 1);
+    assert_eq!(ledger.handle_reply(5), Reply::InOrder);
+}
+
+#[test]
 fn a_reply_to_nothing_is_unknown() {
     let mut ledger = with_sends(1);
     assert_eq!(ledger.handle_reply(1), Reply::Unknown);

@@ -32,6 +32,10 @@ pub fn good() -> Report {
         frames_out_of_order: 0,
         errors: [].into(),
         visible_mean: None,
+        resumes: None,
+        relogins: None,
+        back_p50_us: None,
+        back_p99_us: None,
         latency_us: Percentiles {
             p50: 100,
             p90: 200,
@@ -81,6 +85,10 @@ fn the_json_has_exactly_the_fields_of_the_contract() {
         "frames_out_of_order",
         "errors",
         "visible_mean",
+        "resumes",
+        "relogins",
+        "back_p50_us",
+        "back_p99_us",
         "latency_us",
         "server",
     ];

@@ -97,14 +97,21 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts everything around `game` and waits until clients can log in.
+    /// Starts everything around `game` and waits until clients can log in. A session ends with
+    /// its connection.
     pub fn start(game: impl Game + Send + 'static) -> Self {
+        Self::with_resume(game, 0)
+    }
+
+    /// The same where a session waits for its client for so long, ms.
+    pub fn with_resume(game: impl Game + Send + 'static, resume_ms: u32) -> Self {
         let data = tempfile::tempdir().expect("a directory");
         let center = start_center(data.path().to_owned());
         let game = start_game(game);
         let key = StaticKey::from_secret([5; 32]);
-        let gateway =
-            Gateway::start(gateway_config(&key, center.address, game.address)).expect("a gateway");
+        let mut config = gateway_config(&key, center.address, game.address);
+        config.shard.resume_ms = resume_ms;
+        let gateway = Gateway::start(config).expect("a gateway");
         let mut looks = 0;
         while !gateway.is_ready() {
             looks += 1;

@@ -108,9 +108,13 @@ impl Players {
                 let (_, client, is_open) = &mut self.clients[id.index as usize];
                 let shared = &mut self.shared;
                 client.handle_received(rig.now.time, &mut buffer, shared, &mut |event| {
-                    // What a REJECT says counts as the client's own reason.
+                    // What a REJECT says counts as the client's own reason; and it ends a session
+                    // itself whose game names another end of its stream without being a new one.
                     if let Event::Closed(Closed::ByClient(reason)) = event
-                        && !matches!(reason, CloseReason::Draining | CloseReason::Full)
+                        && !matches!(
+                            reason,
+                            CloseReason::Draining | CloseReason::Full | CloseReason::LinkLost
+                        )
                     {
                         assert!(!center_is_honest, "a client closes: {}", reason.label());
                     }

@@ -82,17 +82,16 @@ impl Center {
     ) -> Result<(), LinkFault> {
         self.check_rebuilt(index)?;
         self.counts.seeks += 1;
-        let found = self
-            .users
-            .by_ticket(TicketId(seek.ticket))
-            .filter(|user| user.is_movable());
+        let known = self.users.by_ticket(TicketId(seek.ticket));
+        let found = known.filter(|user| user.is_movable());
         let key = found.and_then(|user| user.ticket.as_ref()).map(Ticket::key);
         let answer = Found {
             seek: seek.seek,
             session: found.map_or(0, |user| user.session.0),
             ticket: key.map_or_else(Vec::new, |key| key.to_vec()),
-            // Some shards may not have told their sessions yet.
-            later: found.is_none() && self.restart.is_some(),
+            // Its shard has still to tell where a new session is open; after a restart, some
+            // have to tell which there are.
+            later: found.is_none() && (known.is_some() || self.restart.is_some()),
         };
         self.send(link, to_shard::Message::Found(answer));
         Ok(())
@@ -137,13 +136,16 @@ impl Center {
             .users
             .by_ticket(TicketId(wanted.ticket))
             .or_else(|| self.users.by_ticket(next.id()))
-            .filter(|user| user.session.0 == wanted.session && user.is_movable());
+            .filter(|user| user.session.0 == wanted.session);
         let Some(user) = user else {
             return match self.restart {
                 Some(_) => Err(Later),
                 None => Ok(None),
             };
         };
+        if !user.is_movable() {
+            return Err(Later);
+        }
         let (session, old_fence, old_shard) = (user.session, user.fence, user.shard);
         let fence = self.fence_at_once().ok_or(Later)?;
         if let Some(old) = old_shard.filter(|old| *old != index) {

@@ -180,7 +180,7 @@ fn environment_and_flags_override_and_errors_name_them() {
         "group = 3  # --set game.group",
         "name = \"007\"  # --set name",
         "outbox_messages = 100  # SALLYPORT__SESSIONS__OUTBOX_MESSAGES",
-        "link_grace_ms = 30000  # default",
+        "link_grace_ms = 90000  # default",
     ] {
         assert!(outcome.out.contains(line), "{line}\n{}", outcome.out);
     }

@@ -1,6 +1,6 @@
 //! Sessions that go from one shard to another, and those that wait while none holds them.
 
-use protocol::control::{Instance, Move, Seek};
+use protocol::control::{Instance, Move, Moved, Seek};
 use protocol::ticket::Ticket;
 
 use super::*;
@@ -259,10 +259,35 @@ fn a_session_whose_bindings_were_never_told_stays_where_it_is() {
     rig.link(A, "a", 1, vec![]);
     rig.link(B, "b", 1, vec![]);
     let (session, _) = rig.ann("t1");
-    assert_eq!(rig.seek(B, 1).0, 0);
-    assert_eq!(rig.moves(B, session, 1, 2), (None, vec![]));
+    // They may be on their way: its client is to ask again, not to give the session up.
+    assert_eq!(rig.seek(B, 1), (0, vec![], true));
+    let wanted = Move {
+        session,
+        ticket: ticket(1).id().0,
+        next: ticket(2).key().to_vec(),
+        ..Move::default()
+    };
+    rig.say(LinkId(B), to_backend::Message::Move(wanted))
+        .expect("a good move");
+    let answer = rig.sent().pop().map(|(_, message)| message);
+    let later = Moved {
+        later: true,
+        ..Moved::default()
+    };
+    assert_eq!(answer, Some(to_shard::Message::Moved(later)));
     rig.wait_until(10_000);
     assert_eq!(rig.center.counts().sessions, 0);
+}
+
+#[test]
+fn a_session_whose_client_is_quicker_than_its_shard_is_found_when_that_has_told() {
+    let mut rig = Rig::new();
+    rig.link(A, "a", 1, vec![]);
+    rig.link(B, "b", 1, vec![]);
+    let (session, fence) = rig.ann("t1");
+    assert_eq!(rig.seek(B, 1), (0, vec![], true));
+    rig.update(session, fence, 1, false);
+    assert_eq!(rig.seek(B, 1).0, session);
 }
 
 #[test]

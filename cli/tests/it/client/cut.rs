@@ -3,10 +3,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use sallyport_client::{Client, Error, Event, Lane, SendError, Transport};
+use sallyport_client::{Client, Error, Event, Lane, Reply, SendError, SessionId, Transport};
 
 use super::{GROUP, MESSAGE, ask, config, connect, login, next, until};
-use crate::cluster::{Cluster, PATIENCE};
+use crate::cluster::{Cluster, PATIENCE, Settings};
 use crate::impair::Proxy;
 
 /// Sends requests and messages until it has come back so often; every answer is exact.
@@ -55,9 +55,14 @@ async fn a_client_that_is_cut_again_and_again_misses_nothing() {
     }
 }
 
-#[tokio::test]
-async fn a_gateway_that_was_killed_brings_a_new_session() {
-    let mut cluster = Cluster::start(&[], &["lease_ms=1000"], &["sessions.link_grace_ms=1000"]);
+/// Clients of a gateway that is killed under them and started again, each with a request that
+/// waits meanwhile.
+async fn outlive_gateway(
+    gateway: Settings,
+    before_it_is_back: impl Fn(&Cluster),
+    check: impl AsyncFn(&Client, Event, Outlived),
+) {
+    let mut cluster = Cluster::start(gateway, &["lease_ms=1000"], &[]);
     let mut clients = Vec::new();
     for transport in [Transport::Tcp, Transport::WebSocket] {
         let client = login(&cluster, transport, &format!("{transport:?}")).await;
@@ -66,36 +71,69 @@ async fn a_gateway_that_was_killed_brings_a_new_session() {
         clients.push((client, session));
     }
     cluster.gateway.kill();
-    for (client, _) in &clients {
+    let mut outlived = Vec::new();
+    for (client, session) in &clients {
         let event = next(client, "the loss").await;
         assert!(
             matches!(event, Event::Reconnecting { attempt: 1, .. }),
             "{event:?}"
         );
         assert!(!client.is_connected() && client.session().is_some());
+        let reply = client.request(GROUP, MESSAGE, b"into the void", PATIENCE);
+        outlived.push(Outlived {
+            session: *session,
+            reply: reply.expect("it waits in the outbox"),
+        });
     }
-    let pending: Vec<_> = clients
-        .iter()
-        .map(|(client, _)| {
-            let reply = client.request(GROUP, MESSAGE, b"into the void", PATIENCE);
-            reply.expect("it waits in the outbox")
-        })
-        .collect();
+    before_it_is_back(&cluster);
     cluster.gateway.start();
     cluster.wait_ready();
-    for ((client, before), pending) in clients.iter().zip(pending) {
-        let event = until(client, "a new session", |event| {
+    for ((client, _), outlived) in clients.iter().zip(outlived) {
+        let event = until(client, "the way back", |event| {
             matches!(event, Event::NewSession(_) | Event::Resumed(_))
         });
-        let event = event.await;
-        assert!(matches!(event, Event::NewSession(_)), "{event:?}");
-        assert!(client.session().is_some() && client.session() != *before);
-        assert!(matches!(pending.await, Err(Error::SessionLost)));
+        check(client, event.await, outlived).await;
         ask(client, b"after").await;
     }
     for (client, _) in clients {
         client.logout().await.expect("the gateway's word");
     }
+}
+
+/// What a client had before.
+struct Outlived {
+    session: Option<SessionId>,
+    reply: Reply,
+}
+
+#[tokio::test]
+async fn a_gateway_that_was_killed_costs_nobody_the_session() {
+    let at_once = |_: &Cluster| {};
+    outlive_gateway(&[], at_once, async |client, event, outlived| {
+        assert!(matches!(event, Event::Resumed(_)), "{event:?}");
+        assert_eq!(client.session(), outlived.session);
+        let reply = outlived.reply.await.expect("it was sent again");
+        assert_eq!(reply, b"into the void");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_keeps_no_session_brings_a_new_one() {
+    let when_they_ended = |cluster: &Cluster| {
+        cluster.wait_metric("center", "sallyport_center_sessions", |left| left == 0);
+    };
+    let settings = &["resume.time_ms=0"];
+    outlive_gateway(
+        settings,
+        when_they_ended,
+        async |client, event, outlived| {
+            assert!(matches!(event, Event::NewSession(_)), "{event:?}");
+            assert!(client.session().is_some() && client.session() != outlived.session);
+            assert!(matches!(outlived.reply.await, Err(Error::SessionLost)));
+        },
+    )
+    .await;
 }
 
 #[tokio::test]

@@ -71,7 +71,7 @@ fn a_center_that_is_away_for_longer_ends_sessions_with_a_reason() {
             "limits.handshake_timeout_ms=2000",
         ],
         &["lease_ms=1000"],
-        &[],
+        &["sessions.link_grace_ms=1000"],
     );
     let mut players = players(&cluster);
     let last = highest(&players);

@@ -87,22 +87,18 @@ fn a_player_plays_through_a_bad_network() {
     );
 }
 
-/// Runs a load test over UDP through a proxy; its exit code and its result.
-fn load_udp(cluster: &Cluster, proxy: &Proxy, lane: &str) -> (i32, serde_json::Value) {
+/// Runs a load test through a proxy; its exit code and its result.
+fn load(cluster: &Cluster, proxy: &Proxy, how: &[&str]) -> (i32, serde_json::Value) {
     let secret = std::fs::read_to_string(cluster.path().join("token.secret")).expect("a key");
     let key = URL_SAFE_NO_PAD.encode(cluster.gateway_key);
     let address = proxy.address.to_string();
-    let json = format!("{lane}.json");
-    let rest = "--drain 1 --transport udp --clients 20 --rate 400 --duration 1.5 --audience";
     let mut arguments = vec!["loadtest", &address, "--key", &key, "--token-key"];
-    arguments.extend([secret.trim(), "--lane", lane, "--json", &json]);
-    arguments.extend(rest.split(' '));
-    arguments.push(crate::cluster::AUDIENCE);
+    arguments.extend([secret.trim(), "--audience", crate::cluster::AUDIENCE]);
+    arguments.extend("--json load.json --clients 20 --rate 400 --duration 1.5".split(' '));
+    arguments.extend(how);
     let outcome = run(cluster.path(), &arguments);
-    let text = std::fs::read_to_string(cluster.path().join(json)).expect("a result");
+    let text = std::fs::read_to_string(cluster.path().join("load.json")).expect("a result");
     let report: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    assert_eq!(report["transport"], "udp");
-    assert_eq!(report["lane"], lane);
     assert_eq!(report["clients_connected"], 20, "{}", outcome.err);
     (outcome.code, report)
 }
@@ -112,17 +108,42 @@ fn a_load_test_over_udp_misses_what_the_network_lost_and_the_lane_does_not_send_
     let cluster = Cluster::start(&[], &[], &[]);
     let arguments = ["--loss", "5", "--duplicate", "5", "--delay-ms", "2"];
     let proxy = Proxy::start(cluster.address(), &arguments);
-    let (code, report) = load_udp(&cluster, &proxy, "reliable");
+    let udp = ["--transport", "udp", "--drain", "1"];
+    let (code, report) = load(&cluster, &proxy, &udp);
     assert_eq!(code, 0, "{report}");
+    assert_eq!(
+        (&report["transport"], &report["lane"]),
+        (&"udp".into(), &"reliable".into())
+    );
     assert_eq!(report["frames_received"], 600);
-    let (code, report) = load_udp(&cluster, &proxy, "unreliable");
+    let unreliable = [&udp[..], &["--lane", "unreliable"]].concat();
+    let (code, report) = load(&cluster, &proxy, &unreliable);
     assert_eq!(code, 1, "{report}");
+    assert_eq!(report["lane"], "unreliable");
     let lost = report["frames_lost"].as_u64().expect("a number");
     // A tenth of the round trips, about.
     assert!((5..300).contains(&lost), "{report}");
     assert_eq!(report["frames_received"], 600 - lost);
     assert_eq!(report["frames_duplicated"], 0);
     assert_eq!(report["errors"], serde_json::json!({}));
+}
+
+/// What `scripts/soak` does for minutes with a thousand.
+#[test]
+fn clients_that_are_cut_by_themselves_and_by_a_bad_network_miss_nothing() {
+    let cluster = Cluster::start(&[], &[], &[]);
+    let arguments = "--protocol tcp --loss 5 --delay-ms 10 --jitter-ms 4 --cut-every 1";
+    let arguments: Vec<&str> = arguments.split(' ').collect();
+    let proxy = Proxy::start(cluster.address(), &arguments);
+    for transport in ["tcp", "ws"] {
+        let how = ["--scenario", "reconnect-storm", "--transport", transport];
+        let (code, report) = load(&cluster, &proxy, &how);
+        assert_eq!(code, 0, "{report}");
+        assert_eq!(report["frames_received"], report["frames_sent"]);
+        assert_eq!(report["relogins"], 0, "{report}");
+        // Three cuts of each client's own make no more than 60.
+        assert!(report["resumes"].as_u64() >= Some(20), "{report}");
+    }
 }
 
 #[test]

@@ -130,9 +130,9 @@ fn a_load_test_over_udp_misses_what_the_network_lost_and_the_lane_does_not_send_
 
 /// What `scripts/soak` does for minutes with a thousand.
 #[test]
-fn clients_that_are_cut_by_themselves_and_by_a_bad_network_miss_nothing() {
+fn clients_that_are_cut_again_and_again_in_a_bad_network_miss_nothing() {
     let cluster = Cluster::start(&[], &[], &[]);
-    let arguments = "--protocol tcp --loss 5 --delay-ms 10 --jitter-ms 4 --cut-every 1";
+    let arguments = "--protocol tcp --loss 5 --delay-ms 10 --jitter-ms 4";
     let arguments: Vec<&str> = arguments.split(' ').collect();
     let proxy = Proxy::start(cluster.address(), &arguments);
     for transport in ["tcp", "ws"] {
@@ -141,7 +141,7 @@ fn clients_that_are_cut_by_themselves_and_by_a_bad_network_miss_nothing() {
         assert_eq!(code, 0, "{report}");
         assert_eq!(report["frames_received"], report["frames_sent"]);
         assert_eq!(report["relogins"], 0, "{report}");
-        // Three cuts of each client's own make no more than 60.
+        // Each is cut three times; one that is still away at its next moment is not.
         assert!(report["resumes"].as_u64() >= Some(20), "{report}");
     }
 }

@@ -230,20 +230,19 @@ impl Shard {
             return;
         };
         let outcome = self.handle_sealed(now, from, cid, bytes, &mut connection, frame);
-        let phase_over = !matches!(connection.phase, Phase::Closing);
         let sends = connection.has_output();
         self.connections[id.index as usize] = Some(connection);
         if sends {
             self.list_for_send(id);
         }
         match outcome {
-            Ok(()) if phase_over => self.after_datagrams(now, id),
-            Ok(()) => {}
+            Ok(()) => self.after_datagrams(now, id),
             Err(reason) => self.close(now, id, reason),
         }
     }
 
-    /// A datagram that names this connection.
+    /// A datagram that names this connection. Of one that is closing it may still say where
+    /// the client is: CLOSE has to find it.
     fn handle_sealed(
         &mut self,
         now: Now,
@@ -253,10 +252,6 @@ impl Shard {
         connection: &mut Connection,
         frame: &mut [u8],
     ) -> Result<(), CloseReason> {
-        if matches!(connection.phase, Phase::Closing) {
-            self.counters.drop_frame(DropReason::AfterClose);
-            return Ok(());
-        }
         let Some(datagrams) = &mut connection.datagrams else {
             return Ok(());
         };
@@ -314,6 +309,7 @@ impl Shard {
         age: Age,
         body: &[u8],
     ) -> Result<(), CloseReason> {
+        let is_closing = matches!(connection.phase, Phase::Closing);
         for chunk in Chunks::new(body) {
             let chunk = chunk.map_err(|_| CloseReason::BadBody)?;
             let is_paused = connection.uplink_paused;
@@ -322,6 +318,9 @@ impl Shard {
             };
             let is_side = datagrams.side.is_some();
             match chunk {
+                Chunk::Body { .. } | Chunk::Data { .. } if is_closing => {
+                    self.counters.drop_frame(DropReason::AfterClose);
+                }
                 // The stream is the reliable lane of those that have one.
                 Chunk::Ack(_) | Chunk::Data { .. } if is_side => return Err(CloseReason::BadBody),
                 Chunk::Padding(_) => {}

@@ -2,7 +2,7 @@
 //! whole clusters are tested over real sockets (`cli/tests/it/datagrams.rs`).
 
 use protocol::body::Lane;
-use protocol::client::Client;
+use protocol::client::{Client, Closed};
 use protocol::handshake::Initiator;
 use protocol::ids::{MessageId, SessionId};
 
@@ -320,4 +320,25 @@ fn ids_are_given_again_with_another_generation_and_no_more_than_there_are() {
     assert!(third.0.client.session().is_some());
     let id = *side(&world).cids.values().next().expect("one");
     assert_eq!((id.index, id.generation), (FIRST, 1));
+}
+
+#[test]
+fn who_logs_out_from_a_new_address_hears_of_it_there() {
+    let mut world = world(10);
+    let (mut peer, _) = Peer::login(&mut world, 1);
+    // The LOGOUT is the first that comes from there, and too short to pay for its answer.
+    peer.address = address(2);
+    peer.client.logout(world.now.time);
+    let mut events = peer.exchange(&mut world);
+    for _ in 0..10 {
+        events.extend(peer.pass(&mut world, 50));
+    }
+    let closed = format!("{:?}", Closed::ByGateway(Some(CloseReason::LoggedOut)));
+    assert!(
+        events.iter().any(|event| event.contains(&closed)),
+        "{events:?}"
+    );
+    assert!(peer.counts.1 < 100, "{:?}", peer.counts);
+    peer.pass(&mut world, 1_000);
+    assert_eq!(world.shard.connections.iter().flatten().count(), 0);
 }

@@ -13,7 +13,7 @@ use protocol::world::VISIBLE_MAX;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::admin::AdminUrl;
-use crate::args::{EngineChoice, LaneName, LoadtestArgs, Scenario, Transport};
+use crate::args::{EngineChoice, LaneName, LoadtestArgs, Scenario};
 use crate::fail_if::Condition;
 use crate::messages::{WalkPlan, WorkerPlan};
 use crate::payload::PREFIX_BYTES;
@@ -122,10 +122,6 @@ impl Plan {
             return Err(Unable::argument("--visible", "is for --scenario walk"));
         }
         let storms = args.scenario == Scenario::ReconnectStorm;
-        if storms && args.transport == Transport::Udp {
-            let problem = "a session over udp ends with its connection; storms are for tcp and ws";
-            return Err(Unable::argument("--transport", problem));
-        }
         if storms && args.lane != LaneName::Reliable {
             let problem = "reconnect-storm is verified on the reliable lane; the others lose what is sent while cut";
             return Err(Unable::argument("--lane", problem));

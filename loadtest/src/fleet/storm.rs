@@ -14,6 +14,7 @@ use protocol::time::{Now, Time};
 use rand_core::RngCore as _;
 
 use super::{DUE_A_TURN, Fleet, Phase, Stage};
+use crate::args::Transport;
 use crate::messages::WorkerPlan;
 use crate::schedule::Schedule;
 
@@ -159,9 +160,11 @@ impl Fleet {
         self.rng.fill_bytes(&mut ephemeral);
         let slot = &mut self.slots[index as usize];
         if let Some(client) = slot.client.as_mut().filter(|client| client.can_resume()) {
-            return client
-                .resume(ephemeral, now.time)
-                .map_err(|reason| reason.label());
+            let begun = match self.plan.transport {
+                Transport::Tcp | Transport::Ws => client.resume(ephemeral, now.time),
+                Transport::Udp => client.resume_datagrams(ephemeral, now.time),
+            };
+            return begun.map_err(|reason| reason.label());
         }
         // Each login has a token of its own.
         slot.attempts += 1;

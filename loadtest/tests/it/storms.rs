@@ -13,6 +13,7 @@ fn everybody_comes_back_to_the_session_and_nothing_is_missing() {
     for more in [
         vec!["--rate", "400"],
         vec!["--rate", "400", "--transport", "ws"],
+        vec!["--rate", "400", "--transport", "udp"],
         vec!["--rate", "100", "--engine", "epoll", "--processes", "2"],
     ] {
         let words = STORM.iter().chain(&["--duration", "1.5"]).chain(&more);
@@ -57,7 +58,6 @@ fn who_is_refused_logs_in_anew_and_what_was_under_way_is_counted_as_lost() {
 fn what_a_storm_can_not_be_is_refused() {
     let cluster = Cluster::start(EchoGame);
     for (more, named) in [
-        (["--transport", "udp"], "--transport"),
         (["--lane", "unreliable"], "--lane"),
         (["--visible", "3"], "--visible"),
     ] {

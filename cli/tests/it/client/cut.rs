@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sallyport_client::{Client, Error, Event, Lane, Reply, SendError, SessionId, Transport};
 
-use super::{GROUP, MESSAGE, ask, config, connect, login, next, until};
+use super::{GROUP, MESSAGE, TRANSPORTS, ask, config, connect, login, next, until};
 use crate::cluster::{Cluster, PATIENCE, Settings};
 use crate::impair::Proxy;
 
@@ -64,7 +64,7 @@ async fn outlive_gateway(
 ) {
     let mut cluster = Cluster::start(gateway, &["lease_ms=1000"], &[]);
     let mut clients = Vec::new();
-    for transport in [Transport::Tcp, Transport::WebSocket] {
+    for transport in TRANSPORTS {
         let client = login(&cluster, transport, &format!("{transport:?}")).await;
         ask(&client, b"before").await;
         let session = client.session();

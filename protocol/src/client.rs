@@ -322,6 +322,10 @@ impl Client {
         if connection.waiting_bytes(self.out.len()) >= UNSENT_BYTES_MAX {
             return Err(SendError::Busy);
         }
+        // Until SYNC is there the backend has no way to answer.
+        if let Some(sync) = stream.poll_sync() {
+            connection.seal(now, 0, &mut self.out, |out| Body::Sync(sync).encode(out));
+        }
         let number = if lane == Lane::Sequenced {
             stream.next_sequenced()
         } else {

@@ -245,6 +245,26 @@ fn a_group_that_goes_down_and_comes_back_loses_nothing() {
 }
 
 #[test]
+fn what_is_sent_as_soon_as_the_group_is_up_can_be_answered() {
+    let mut world = World::up();
+    let now = world.now;
+    world
+        .gateway
+        .seal(now, 0, &Body::GroupDown { group: GROUP });
+    world.run();
+    world.gateway.attach();
+    let sync = world.gateway.transmit(now);
+    world.receive(&sync);
+    assert_eq!(world.taken(), [Seen::Down(GROUP.0), Seen::Up(GROUP.0)]);
+    // Before anything else leaves.
+    let (client, shared) = (&mut world.client, &mut world.shared);
+    let sent = client.send(now, Lane::Unreliable, GROUP, MessageId(1), b"here", shared);
+    assert_eq!(sent, Ok(()));
+    world.run();
+    assert_eq!(world.gateway.unreliable, [(Lane::Unreliable, 0)]);
+}
+
+#[test]
 fn a_new_incarnation_gets_what_was_not_acknowledged() {
     let mut world = World::up();
     world.request(b"answered");

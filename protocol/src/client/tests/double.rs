@@ -269,6 +269,7 @@ impl Double {
 
     fn handle_message(&mut self, now: Time, message: &MessageHeader, payload: &[u8]) {
         if message.lane != Lane::Reliable {
+            assert!(self.backend.is_open(), "nobody could answer");
             self.unreliable.push((message.lane, message.number));
             return;
         }

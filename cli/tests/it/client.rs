@@ -3,6 +3,7 @@
 mod cut;
 mod quality;
 mod refused;
+mod side;
 
 use std::convert::Infallible;
 use std::future::ready;

@@ -121,6 +121,12 @@ impl Client {
         self.link.with(|state, _| state.phase() == Phase::In)
     }
 
+    /// Whether messages of the unreliable lanes leave as datagrams beside the connection now
+    /// ([`Config::side_path`]). Where they do not, they leave by the connection.
+    pub fn is_side_path_up(&self) -> bool {
+        self.link.with(|state, now| state.is_side_path_up(now))
+    }
+
     /// How good the connection is, for signal bars: `ours` is what this client measured,
     /// `theirs` what the gateway did. `None` while there is no connection; a round trip of 0 is
     /// not known yet, and is a moment after login.

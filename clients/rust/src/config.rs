@@ -30,6 +30,12 @@ pub struct Config {
     pub gateway_key: [u8; 32],
     /// What carries the frames.
     pub transport: Transport,
+    /// Beside TCP and WebSocket: whether messages of the unreliable lanes take datagrams to the same
+    /// port while these get through, so that a lost segment holds none of them up. On unless the
+    /// game turns it off; where UDP is blocked all goes over the connection, and nothing is to be
+    /// done. It costs the gateway 1 KiB and each login five datagrams at most where nobody answers:
+    /// a game that uses the reliable lane only turns it off.
+    pub side_path: bool,
     /// Version of the game client, the game's own.
     pub client_version: u32,
     /// Distribution channel, such as the name of a store; at most 64 bytes.
@@ -56,6 +62,7 @@ impl Config {
             gateways: vec![gateway.into()],
             gateway_key,
             transport: Transport::default(),
+            side_path: true,
             client_version: 0,
             channel: String::new(),
             device: String::new(),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use protocol::buffers::Buffers;
 use protocol::websocket::client::{ClientEnd, Received, Refused};
 use ring::rand::{SecureRandom as _, SystemRandom};
+use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::link::Link;
@@ -36,7 +37,7 @@ where
 {
     loop {
         let failure = match begin(&link, transport, &mut tokens).await {
-            Ok((socket, websocket)) => carry(&link, &socket, websocket).await.err(),
+            Ok((socket, side, websocket)) => carry(&link, &socket, side, websocket).await.err(),
             Err(failure) => Some(failure),
         };
         // Without randomness all clients wait as long, and no handshake begins.
@@ -54,7 +55,7 @@ async fn begin<F, T, E>(
     link: &Link,
     transport: Transport,
     tokens: &mut F,
-) -> Result<(Socket, Option<ClientEnd>), Error>
+) -> Result<(Socket, Option<UdpSocket>, Option<ClientEnd>), Error>
 where
     F: FnMut() -> T,
     T: Future<Output = Result<String, E>>,
@@ -77,15 +78,27 @@ where
         Transport::WebSocket => Some(ClientEnd::new(&gateway, random().map_err(Error::io)?)),
         Transport::Tcp | Transport::Udp => None,
     };
+    let side = if link.with(|state, _| state.wants_side_path()) {
+        // Without it the connection carries everything.
+        socket.beside().await.ok()
+    } else {
+        None
+    };
     let ephemeral = random().map_err(Error::io)?;
-    link.with(|state, now| state.begin(now, token, ephemeral));
-    Ok((socket, websocket))
+    link.with(|state, now| {
+        state.begin(now, token, ephemeral);
+        if side.is_some() {
+            state.offer_side_path();
+        }
+    });
+    Ok((socket, side, websocket))
 }
 
 /// Moves bytes until the connection has ended.
 async fn carry(
     link: &Link,
     socket: &Socket,
+    mut side: Option<UdpSocket>,
     mut websocket: Option<ClientEnd>,
 ) -> Result<(), Error> {
     let mut pool = Buffers::default();
@@ -93,6 +106,7 @@ async fn carry(
     let mut frames = Vec::new();
     let mut leaving = Vec::new();
     let mut left = 0;
+    let mut datagram = Vec::new();
     loop {
         if left == leaving.len() {
             leaving.clear();
@@ -108,6 +122,12 @@ async fn carry(
                 }
             }
         }
+        // Also where there is no socket any more: what nobody takes would be due for ever.
+        while link.with(|state, now| state.poll_side_transmit(now, &mut datagram)) {
+            // What the socket does not take at once is lost, as datagrams may be.
+            let _ = side.as_ref().map(|side| side.try_send(&datagram));
+            datagram.clear();
+        }
         let (has_ended, has_room, timeout) =
             link.with(|state, _| (state.has_ended(), state.has_room(), state.poll_timeout()));
         let (false, Some(timeout)) = (has_ended, timeout) else {
@@ -119,6 +139,12 @@ async fn carry(
                     Ok(read) => receive(link, &mut websocket, &mut arrived[..read], &mut pool),
                     Err(error) => Err(Error::io(error)),
                 }
+            }
+            ready = readable(side.as_ref()), if has_room && side.is_some() => {
+                if !receive_beside(link, side.as_ref(), ready, &mut arrived) {
+                    side = None;
+                }
+                Ok(())
             }
             ready = socket.writable(), if left < leaving.len() => {
                 let sent = ready.and_then(|()| socket.try_write(&leaving[left..]));
@@ -139,6 +165,35 @@ async fn carry(
             }
             Ok(()) => {}
         }
+    }
+}
+
+async fn readable(side: Option<&UdpSocket>) -> io::Result<()> {
+    match side {
+        Some(side) => side.readable().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Hands on a datagram that came beside the connection. Whether the socket is still of use:
+/// whatever becomes of it, the connection goes on.
+fn receive_beside(
+    link: &Link,
+    side: Option<&UdpSocket>,
+    ready: io::Result<()>,
+    arrived: &mut [u8],
+) -> bool {
+    let Some(side) = side else { return false };
+    match ready.and_then(|()| side.try_recv(arrived)) {
+        Ok(read) => {
+            link.with(|state, now| state.handle_side_received(now, &mut arrived[..read]));
+            true
+        }
+        // Nobody listens there, so far, or another call took it.
+        Err(error) => matches!(
+            error.kind(),
+            io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionRefused
+        ),
     }
 }
 

@@ -50,6 +50,11 @@
 //! taken by [`Client::recv`], the client stops reading. So call it all the time, also while you wait for
 //! replies: all methods take `&self`, and an `Arc<Client>` serves several tasks.
 //!
+//! **Datagrams beside a connection**: over TCP and WebSocket, messages of the unreliable and the sequenced
+//! lane go as datagrams to the same port while these get through both ways, and by the connection
+//! otherwise ([`Config::side_path`], [`Client::is_side_path_up`]). The game notices nothing but that
+//! a lost segment no longer holds them up, and that they may be lost.
+//!
 //! **The end**: [`Client::logout`] ends the session. Dropping the `Client` ends its task and its
 //! connection at once; the session waits at the gateway for its time (60 s by default).
 //!

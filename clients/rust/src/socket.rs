@@ -1,4 +1,4 @@
-//! The two sockets that carry a client, and what is the same about them.
+//! The two sockets that carry a client, what is the same about them, and the one beside a stream.
 //!
 //! Invariant: over datagrams each call moves one whole datagram.
 
@@ -25,13 +25,15 @@ impl Socket {
         }
         let to = lookup_host(address).await?.next();
         let to = to.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such host"))?;
-        let any: SocketAddr = match to {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
-        let socket = UdpSocket::bind(any).await?;
-        socket.connect(to).await?;
-        Ok(Self::Datagrams(socket))
+        Ok(Self::Datagrams(datagrams(to).await?))
+    }
+
+    /// A socket for datagrams to where a stream leads.
+    pub(crate) async fn beside(&self) -> io::Result<UdpSocket> {
+        match self {
+            Self::Stream(stream) => datagrams(stream.peer_addr()?).await,
+            Self::Datagrams(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     pub(crate) async fn readable(&self) -> io::Result<()> {
@@ -65,4 +67,14 @@ impl Socket {
             Self::Datagrams(socket) => socket.try_send(bytes),
         }
     }
+}
+
+async fn datagrams(to: SocketAddr) -> io::Result<UdpSocket> {
+    let any: SocketAddr = match to {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(any).await?;
+    socket.connect(to).await?;
+    Ok(socket)
 }

@@ -1,8 +1,8 @@
 //! What a client's handle and its task share: the core, what waits for the game, and which
 //! requests wait for replies. Reads no clock and opens no socket.
 //!
-//! Call order: `begin`; `handle_received`, `handle_timeout`, `handle_disconnected` and
-//! `poll_transmit` as the core's; once `has_ended`, `handle_end`, and after the wait that it gives
+//! Call order: `begin`, with `offer_side_path` behind it; `handle_received`, `handle_timeout`,
+//! `handle_disconnected`, `poll_transmit` and those of the side path as the core's; once `has_ended`, `handle_end`, and after the wait that it gives
 //! `begin` again.
 //!
 //! Bounds: `EVENTS_MAX` and `EVENTS_BYTES_MAX`, beyond which nothing is to be read (what one read
@@ -154,6 +154,23 @@ impl State {
         self.seen.closed = begun.err().map(Closed::ByClient);
     }
 
+    /// Whether datagrams are to go beside the connection.
+    pub(crate) fn wants_side_path(&self) -> bool {
+        self.config.side_path && self.config.transport != Transport::Udp
+    }
+
+    /// The connection that has just begun has a socket for datagrams beside it.
+    pub(crate) fn offer_side_path(&mut self) {
+        if let Some(core) = &mut self.core {
+            core.offer_side_path();
+        }
+    }
+
+    pub(crate) fn is_side_path_up(&self, now: Time) -> bool {
+        let core = self.core.as_ref();
+        core.is_some_and(|core| core.is_side_path_up(now))
+    }
+
     fn core_config(&self, token: String) -> ClientConfig {
         ClientConfig {
             gateway_key: self.config.gateway_key,
@@ -173,6 +190,16 @@ impl State {
         } = self;
         if let Some(core) = core {
             core.handle_received(now, data, shared, &mut |event| seen.handle(now, event));
+        }
+    }
+
+    /// One datagram arrived beside the connection.
+    pub(crate) fn handle_side_received(&mut self, now: Time, data: &mut [u8]) {
+        let Self {
+            core, shared, seen, ..
+        } = self;
+        if let Some(core) = core {
+            core.handle_side_received(now, data, shared, &mut |event| seen.handle(now, event));
         }
     }
 
@@ -205,6 +232,12 @@ impl State {
             core.logout(now);
             core.poll_transmit(now, &mut self.shared, out);
         }
+    }
+
+    /// The next datagram to go beside the connection; whether there is one.
+    pub(crate) fn poll_side_transmit(&mut self, now: Time, out: &mut Vec<u8>) -> bool {
+        let core = self.core.as_mut();
+        core.is_some_and(|core| core.poll_side_transmit(now, out))
     }
 
     /// Whether the connection has ended.

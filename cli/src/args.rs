@@ -61,6 +61,8 @@ pub enum Command {
         --scenario walk --clients 2000 --visible 4 --admin http://127.0.0.1:7001 --html out.html\n  \
         sallyport loadtest 127.0.0.1:7000 --key KEY --token-key KEY \\\n      \
         --scenario reconnect-storm --clients 2000 --rate 4000 --fail-if 'back_p99_us > 500000'\n  \
+        sallyport loadtest 127.0.0.1:7000 --key KEY --token-key KEY \\\n      \
+        --scenario mixed --transport ws --side-path --clients 2000 --rate 10000 --html out.html\n  \
         sallyport loadtest compare before.json after.json\n\n\
         Exits 0 only if all clients connected and nothing was lost, doubled, reordered or wrong.")]
     Loadtest(Box<loadtest::LoadtestCommand>),

@@ -76,13 +76,17 @@ pub struct LoadtestArgs {
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
     pub transport: Transport,
     /// In echo, requests go over `reliable`, and over the other lanes messages that come back; in
-    /// walk, the lane of the moves
+    /// walk, the lane of the moves; mixed takes all of them
     #[arg(long, value_enum, default_value_t = LaneName::Reliable)]
     pub lane: LaneName,
+    /// Over tcp and ws: messages of the unreliable and the sequenced lane go as datagrams beside the
+    /// connection where these get through
+    #[arg(long)]
+    pub side_path: bool,
     /// The group that they talk to [default: 1; in walk 2, as in `dev`]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub group: Option<u16>,
-    /// In echo: bytes of a payload
+    /// In echo: bytes of a payload; in mixed: of one that is no request
     #[arg(long, value_name = "BYTES", default_value_t = 64)]
     pub payload: u32,
     /// In walk: others in view of a client, on average [default: 4]
@@ -126,6 +130,9 @@ pub enum Scenario {
     Walk,
     /// As echo, and every client loses its connection again and again and comes back
     ReconnectStorm,
+    /// All at once: every lane, payloads of 16 to 2048 bytes, a third of the clients is cut again
+    /// and again, and all log out and in anew at some time
+    Mixed,
 }
 
 impl Scenario {
@@ -135,6 +142,7 @@ impl Scenario {
             Self::Echo => "echo",
             Self::Walk => "walk",
             Self::ReconnectStorm => "reconnect-storm",
+            Self::Mixed => "mixed",
         }
     }
 }

@@ -22,6 +22,7 @@ pub const FIELDS: &[&str] = &[
     "frames_duplicated",
     "frames_out_of_order",
     "visible_mean",
+    "frames_sent_beside",
     "resumes",
     "relogins",
     "back_p50_us",
@@ -29,10 +30,21 @@ pub const FIELDS: &[&str] = &[
 ];
 /// Fields of `latency_us`.
 pub const LATENCIES: &[&str] = &["p50", "p90", "p99", "p999", "max"];
+/// Fields of `mixed`.
+pub const MIXED_FIELDS: &[&str] = &[
+    "requests_sent",
+    "sequenced_sent",
+    "unreliable_sent",
+    "payload_bytes_sent",
+    "cuts",
+    "logouts",
+    "frames_lost_allowed",
+];
 /// Fields of each role in `server`.
 pub const SERVER_FIELDS: &[&str] = &[
     "cpu_seconds",
     "cpu_us_per_frame",
+    "cpu_us_per_resume",
     "rss_bytes_before",
     "rss_bytes_idle",
     "rss_bytes_peak",
@@ -167,6 +179,7 @@ fn path(name: &str) -> Option<Vec<String>> {
     let is_known = match parts[..] {
         [field] => FIELDS.contains(&field),
         ["latency_us", field] => LATENCIES.contains(&field),
+        ["mixed", field] => MIXED_FIELDS.contains(&field),
         ["errors", reason] => {
             REASONS.contains(&reason)
                 || protocol::reason::CloseReason::ALL

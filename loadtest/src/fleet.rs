@@ -11,17 +11,19 @@
 //! Invariant: a client is in exactly one [`Stage`], and the counters of
 //! [`Tally`] and of the fleet change only where a stage does.
 
+mod beside;
+mod book;
 mod client;
+mod connect;
 mod finish;
+mod mixed;
 mod storm;
 mod timers;
 mod walk;
 
 use std::collections::VecDeque;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use gateway::engine::{Carries, ClosedBy, ConnId};
+use gateway::engine::{ClosedBy, ConnId};
 use protocol::client::{Client, Shared};
 use protocol::ids::MessageId;
 use protocol::time::{Now, Time};
@@ -31,11 +33,13 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
 
 use crate::args::Transport;
-use crate::ledger::Ledger;
 use crate::messages::WorkerPlan;
 use crate::schedule::Schedule;
-use crate::tally::{Tally, connect_reason, socket_reason};
+use crate::tally::{Tally, socket_reason};
+use beside::Side;
+use book::Books;
 use client::{Judge, Seen};
+pub use connect::Connect;
 use storm::Return;
 use timers::Timers;
 use walk::{Walker, World};
@@ -77,12 +81,6 @@ const DUE_A_TURN: usize = 256;
 const SWEEP_US: u64 = 250_000;
 /// Longest sleep, microseconds, while there are clients.
 const SLEEP_US_MAX: u64 = 10_000;
-/// Clients of a loopback target that share one source address. The ephemeral
-/// range has 28,232 ports by default, and Linux looks for a free one first among
-/// those of one parity: beyond 14,116 each connect searches all of these in vain
-/// (measured: from 1,300 connects a second down to 200). The rest is room for
-/// ports that an earlier run still holds.
-pub const CLIENTS_PER_SOURCE: u32 = 8_000;
 /// Message id of what the clients send.
 pub const MESSAGE: MessageId = MessageId(1);
 
@@ -132,15 +130,15 @@ struct Slot {
     has_more: bool,
     conn: Option<ConnId>,
     client: Option<Box<Client>>,
+    /// With `--side-path`.
+    side: Side,
     /// What its frames travel in, where that is a WebSocket.
     websocket: Option<Box<ClientEnd>>,
-    ledger: Ledger,
+    books: Books,
     /// In `walk`, from its request to be put on the map on.
     walker: Option<Box<Walker>>,
-    /// In `reconnect-storm`.
+    /// In `reconnect-storm` and `mixed`.
     storm: Option<Box<Return>>,
-    /// Turns that have come.
-    due: u32,
 }
 
 impl Slot {
@@ -199,6 +197,8 @@ pub struct Fleet {
     /// Client of each of the engine's connections.
     by_conn: Vec<u32>,
     queue: VecDeque<u32>,
+    /// With `--side-path`: clients that have come into a session, each at most once a session.
+    without_side: VecDeque<u32>,
     /// Over datagrams.
     timers: Timers,
     dirty: VecDeque<u32>,
@@ -206,8 +206,10 @@ pub struct Fleet {
     shared: Shared,
     payload: Vec<u8>,
     schedule: Option<Schedule>,
-    /// When whom to cut, in `reconnect-storm`.
+    /// When whom to cut, in `reconnect-storm` and `mixed`.
     cuts: Option<Schedule>,
+    /// When who logs out to log in anew, in `mixed`.
+    leaves: Option<Schedule>,
     /// In `walk`.
     world: Option<World>,
     tally: Tally,
@@ -247,11 +249,15 @@ impl Fleet {
             has_more: false,
             conn: None,
             client: None,
+            side: Side::default(),
             websocket: None,
-            ledger: Ledger::default(),
+            books: if plan.is_mixed() {
+                Books::mixed(plan.transport == Transport::Udp || plan.side_path)
+            } else {
+                Books::default()
+            },
             walker: None,
             storm: plan.cut_every_ms.map(|_| Box::default()),
-            due: 0,
         });
         Self {
             issuer,
@@ -259,6 +265,7 @@ impl Fleet {
             slots: slots.collect(),
             by_conn: Vec::new(),
             queue: (0..plan.count).collect(),
+            without_side: VecDeque::new(),
             timers: Timers::new(plan.count),
             dirty: VecDeque::new(),
             closes: Vec::new(),
@@ -266,6 +273,7 @@ impl Fleet {
             payload: Vec::with_capacity(plan.payload_bytes),
             schedule: None,
             cuts: None,
+            leaves: None,
             world: World::new(&plan),
             tally: Tally::default(),
             phase: Phase::Connecting,
@@ -304,6 +312,7 @@ impl Fleet {
                 plan.seed,
             ));
             self.cuts = storm::cuts(plan, at);
+            self.leaves = mixed::leaves(plan, at);
             self.phase = Phase::Running;
         }
     }
@@ -329,62 +338,26 @@ impl Fleet {
     }
 
     fn log_out(&mut self, now: Time) {
-        self.queue.clear();
+        // Who is cut at this moment comes back, to log out.
+        self.queue
+            .retain(|index| self.slots[*index as usize].was_in);
         self.phase = Phase::LoggingOut {
             deadline: now.after_ms(LOGOUT_MS + LOGOUT_MS_A_CLIENT * u64::from(self.plan.count)),
         };
     }
 
-    /// The next client to connect, with the source address to take and the
-    /// address to connect to.
-    pub fn poll_connect(&mut self, now: Time) -> Option<(u32, Option<IpAddr>, SocketAddr)> {
-        let limit = if self.tally.ever_in == 0 {
-            IN_FLIGHT_FIRST
-        } else {
-            IN_FLIGHT_MAX
-        };
-        if self.in_flight >= limit {
-            return None;
-        }
-        let index = self.queue.pop_front()?;
-        self.first_attempt.get_or_insert(now);
-        self.slots[index as usize].stage = Stage::Connecting(now);
-        self.in_flight += 1;
-        Some((index, source(&self.plan, index), self.plan.target))
-    }
-
-    /// What the engine's connections are to carry.
-    pub fn carries(&self) -> Carries {
-        match self.plan.transport {
-            Transport::Tcp | Transport::Ws => Carries::Stream,
-            Transport::Udp => Carries::Datagrams,
-        }
-    }
-
-    /// The engine has begun to connect this client.
-    pub fn handle_connecting(&mut self, index: u32, conn: ConnId) {
-        let at = conn.index as usize;
-        if self.by_conn.len() <= at {
-            self.by_conn.resize(at + 1, NOBODY);
-        }
-        self.by_conn[at] = index;
-        self.slots[index as usize].conn = Some(conn);
-    }
-
-    /// The engine could not.
-    pub fn handle_connect_error(&mut self, index: u32, error: &io::Error, now: Time) {
-        self.end(index, connect_reason(error), now);
-    }
-
     fn index_of(&self, conn: ConnId) -> Option<u32> {
         let index = *self.by_conn.get(conn.index as usize)?;
         let slot = self.slots.get(index as usize)?;
-        (slot.conn == Some(conn)).then_some(index)
+        (slot.conn == Some(conn) || slot.side.conn == Some(conn)).then_some(index)
     }
 
     /// A socket is connected: the client says HELLO.
     pub fn handle_connected(&mut self, conn: ConnId, now: Now) {
         if let Some(index) = self.index_of(conn) {
+            if self.is_beside(index, conn) {
+                return self.handle_connected_beside(index);
+            }
             let begun = if self.slots[index as usize].was_in {
                 self.begin_return(index, now)
             } else {
@@ -413,6 +386,9 @@ impl Fleet {
         let Some(index) = self.index_of(conn) else {
             return;
         };
+        if self.is_beside(index, conn) {
+            return self.handle_received_beside(index, data, now);
+        }
         match self.slots[index as usize].websocket.take() {
             None => self.handle_stream(index, data, now),
             Some(mut websocket) => {
@@ -451,6 +427,9 @@ impl Fleet {
     pub fn handle_sent(&mut self, conn: ConnId, buf: Vec<u8>) {
         self.shared.buffers.give(buf);
         if let Some(index) = self.index_of(conn) {
+            if self.is_beside(index, conn) {
+                return self.handle_sent_beside(index);
+            }
             let slot = &mut self.slots[index as usize];
             slot.is_sending = false;
             if std::mem::take(&mut slot.has_more) {
@@ -464,6 +443,10 @@ impl Fleet {
         let Some(index) = self.index_of(conn) else {
             return;
         };
+        if self.is_beside(index, conn) {
+            self.slots[index as usize].side = Side::default();
+            return;
+        }
         self.slots[index as usize].conn = None;
         let reason = match why {
             ClosedBy::Error(kind) => socket_reason(kind),
@@ -497,7 +480,7 @@ impl Fleet {
             index,
             base: slot.storm.as_ref().map_or(0, |storm| storm.base),
             schedule: self.schedule.as_ref(),
-            ledger: &mut slot.ledger,
+            books: &mut slot.books,
             world: self.world.as_ref(),
             walker: slot.walker.as_deref_mut(),
             tally: &mut self.tally,
@@ -510,6 +493,9 @@ impl Fleet {
         }
         if seen.logged_in || seen.resumed {
             self.note_session(index, now, seen.resumed);
+            if self.plan.side_path {
+                self.without_side.push_back(index);
+            }
         }
         if let Some(up) = seen.group_up {
             self.set_group_up(index, up);
@@ -563,12 +549,14 @@ impl Fleet {
             };
             let slot = &mut self.slots[index as usize];
             if slot.is_playing() {
-                slot.due += 1;
+                let (client, turn) = (self.plan.first + index, slot.books.due());
+                slot.books.of(self.plan.lane_of(client, turn)).due += 1;
                 self.pending += 1;
                 self.mark(index);
             }
         }
         self.cut_due(now);
+        self.leave_due(now);
         let Some(schedule) = &self.schedule else {
             return;
         };
@@ -662,7 +650,7 @@ impl Fleet {
 
     /// To be called after all that moves a client's deadlines.
     fn set_timer(&mut self, index: u32, now: Time) {
-        if self.plan.transport == Transport::Udp {
+        if self.plan.transport == Transport::Udp || self.plan.side_path {
             let client = self.slots[index as usize].client.as_ref();
             let timeout = client.and_then(|client| client.poll_timeout());
             // What comes later is the sweep's, or a heartbeat would leave an entry
@@ -703,7 +691,8 @@ impl Fleet {
 
     /// When `handle_turn` wants to be called, at the latest.
     pub fn poll_timeout(&self, now: Time) -> Time {
-        let busy = !self.dirty.is_empty() || !self.closes.is_empty();
+        let busy =
+            !self.dirty.is_empty() || !self.closes.is_empty() || !self.without_side.is_empty();
         let can_connect = !self.queue.is_empty() && self.in_flight < IN_FLIGHT_FIRST;
         if busy || can_connect {
             return now;
@@ -719,17 +708,6 @@ impl Fleet {
             _ => latest,
         }
     }
-}
-
-/// The source address of a client: loopback targets with many clients need
-/// several, since an address has only so many ports.
-fn source(plan: &WorkerPlan, index: u32) -> Option<IpAddr> {
-    let is_v4_loopback = matches!(plan.target.ip(), IpAddr::V4(ip) if ip.is_loopback());
-    if !is_v4_loopback || plan.clients <= CLIENTS_PER_SOURCE {
-        return None;
-    }
-    let host = 1 + (plan.first + index) / CLIENTS_PER_SOURCE;
-    Some(IpAddr::V4(Ipv4Addr::from(0x7f00_0000 + host)))
 }
 
 #[cfg(test)]

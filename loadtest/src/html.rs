@@ -157,6 +157,40 @@ fn tiles(out: &mut String, report: &Report) {
             String::from("others in view, on average"),
         ));
     }
+    if let Some(beside) = report.frames_sent_beside {
+        tiles.push((grouped(beside), String::from("sent beside the connection")));
+    }
+    if let Some(mixed) = &report.mixed {
+        tiles.extend([
+            (
+                format!(
+                    "{} / {} / {}",
+                    grouped(mixed.requests_sent),
+                    grouped(mixed.sequenced_sent),
+                    grouped(mixed.unreliable_sent)
+                ),
+                String::from("requests / sequenced / unreliable"),
+            ),
+            (
+                format!("{:.1} MB", mixed.payload_bytes_sent as f64 / 1e6),
+                String::from("payloads sent"),
+            ),
+            (
+                format!("{} / {}", grouped(mixed.cuts), grouped(mixed.logouts)),
+                String::from("cuts / logouts and new logins"),
+            ),
+            (
+                grouped(mixed.frames_lost_allowed),
+                String::from("lost where none is promised"),
+            ),
+        ]);
+    }
+    if let (Some(resumes), Some(p99)) = (report.resumes, report.back_p99_us) {
+        tiles.push((
+            grouped(resumes),
+            format!("resumes; back in {} at p99", micros(p99)),
+        ));
+    }
     out.push_str("<div class=\"tiles\">");
     for (figure, name) in tiles {
         let _ = write!(

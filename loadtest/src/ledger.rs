@@ -53,6 +53,15 @@ impl Ledger {
         u64::from(self.sent - self.next) + self.holes.len() as u64 + u64::from(self.given_up)
     }
 
+    /// Those of them that were made before the send of this sequence.
+    pub fn missing_before(&self, sequence: u32) -> u64 {
+        let holes = self.holes.partition_point(|hole| *hole < sequence);
+        let later = sequence.min(self.sent).saturating_sub(self.next);
+        // The oldest of all are given up first.
+        let given_up = if sequence > 0 { self.given_up } else { 0 };
+        u64::from(later) + holes as u64 + u64::from(given_up)
+    }
+
     /// What has no answer will have none; how much that is.
     pub fn give_up(&mut self) -> u64 {
         let missing = self.missing();

@@ -47,16 +47,27 @@ pub struct WorkerPlan {
     pub transport: Transport,
     /// Lane of the sends.
     pub lane: LaneName,
+    /// Whether each client has a path of datagrams beside its stream.
+    pub side_path: bool,
     /// Group of the sends.
     pub group: u16,
     /// Bytes of a payload.
     pub payload_bytes: usize,
     /// The scenario `walk`; otherwise `echo`.
     pub walk: Option<WalkPlan>,
-    /// In `reconnect-storm`: how often each client is cut, ms.
+    /// In `reconnect-storm`: how often each client is cut, ms; in `mixed`, each of a third.
     pub cut_every_ms: Option<u64>,
+    /// In `mixed`: how often a part of the clients logs out and in anew, ms.
+    pub leave_every_ms: Option<u64>,
     /// Whether io_uring carries the sockets; otherwise epoll.
     pub uring: bool,
+}
+
+impl WorkerPlan {
+    /// Sockets that each client has.
+    pub fn sockets_a_client(&self) -> u32 {
+        1 + u32::from(self.side_path)
+    }
 }
 
 /// What `walk` wants.
@@ -66,6 +77,26 @@ pub struct WalkPlan {
     pub visible: f64,
     /// Number of the run, by which its clients know each other on the map.
     pub run: u32,
+}
+
+/// What `mixed` did, beside what every scenario does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mixed {
+    /// Requests sent, on the reliable lane.
+    pub requests_sent: u64,
+    /// Messages sent on the sequenced lane.
+    pub sequenced_sent: u64,
+    /// Messages sent on the unreliable lane.
+    pub unreliable_sent: u64,
+    /// Bytes of all their payloads.
+    pub payload_bytes_sent: u64,
+    /// Connections cut without a word.
+    pub cuts: u64,
+    /// Logouts that a new login followed.
+    pub logouts: u64,
+    /// Messages without an answer where none is promised: those of the sequenced and unreliable
+    /// lanes over datagrams, and those that were under way when their client was cut or left.
+    pub frames_lost_allowed: u64,
 }
 
 /// From the parent.
@@ -145,7 +176,11 @@ pub struct Outcome {
     pub out_of_order: u64,
     /// `walk`: others in view in the window, summed over as many looks at a client.
     pub visible: Option<(u64, u64)>,
-    /// `reconnect-storm`: returns to a session.
+    /// With `--side-path`: messages that left as datagrams beside the stream.
+    pub sent_beside: Option<u64>,
+    /// Only in `mixed`.
+    pub mixed: Option<Mixed>,
+    /// `reconnect-storm` and `mixed`: returns to a session.
     pub resumes: u64,
     /// Returns that had to log in anew.
     pub relogins: u64,

@@ -4,6 +4,44 @@
 
 /// Bytes at the front of each payload: client and sequence, both u32 LE.
 pub const PREFIX_BYTES: usize = 8;
+/// Bytes of the smallest and of the largest payload that is drawn.
+pub const DRAWN_BYTES: (usize, usize) = (16, 2_048);
+/// Words after which a body that can be compressed repeats itself: as text does, more or less.
+const PERIOD_WORDS: u64 = 8;
+/// Turns the draws of shapes into others than those of content.
+const SHAPES: u64 = 0x7368_6170_6573;
+
+/// How long a payload is and what it is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// At least [`PREFIX_BYTES`].
+    pub bytes: usize,
+    /// Whether compression makes it shorter.
+    pub repeats: bool,
+}
+
+impl Shape {
+    /// Random content of so many bytes.
+    pub const fn random(bytes: usize) -> Self {
+        Self {
+            bytes,
+            repeats: false,
+        }
+    }
+
+    /// One that is drawn for this send: each doubling of length as often as the others, one in
+    /// two of them repeating itself.
+    pub fn drawn(seed: u64, client: u32, sequence: u32) -> Self {
+        let (least, most) = DRAWN_BYTES;
+        let draw = mix(seed ^ SHAPES ^ mix(u64::from(client) << 32 | u64::from(sequence)));
+        let doublings = (most / least).ilog2();
+        let floor = least << ((draw >> 32) % u64::from(doublings));
+        Self {
+            bytes: floor + (draw % (floor as u64 + 1)) as usize,
+            repeats: draw >> 63 == 1,
+        }
+    }
+}
 
 /// One step of SplitMix64 (Steele, Lea, Flood 2014): turns a counter into
 /// well-mixed bits.
@@ -14,19 +52,19 @@ pub const fn mix(value: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-fn words(seed: u64, client: u32, sequence: u32) -> impl Iterator<Item = [u8; 8]> {
+fn words(seed: u64, client: u32, sequence: u32, repeats: bool) -> impl Iterator<Item = [u8; 8]> {
     let start = mix(seed ^ mix(u64::from(client) << 32 | u64::from(sequence)));
-    (0_u64..).map(move |at| mix(start.wrapping_add(at)).to_le_bytes())
+    let period = if repeats { PERIOD_WORDS } else { u64::MAX };
+    (0_u64..).map(move |at| mix(start.wrapping_add(at % period)).to_le_bytes())
 }
 
-/// Writes the payload of one send into `out`, which it clears. `bytes` is at
-/// least [`PREFIX_BYTES`].
-pub fn write(seed: u64, client: u32, sequence: u32, bytes: usize, out: &mut Vec<u8>) {
+/// Writes the payload of one send into `out`, which it clears.
+pub fn write(seed: u64, client: u32, sequence: u32, shape: Shape, out: &mut Vec<u8>) {
     out.clear();
     out.extend_from_slice(&client.to_le_bytes());
     out.extend_from_slice(&sequence.to_le_bytes());
-    for word in words(seed, client, sequence) {
-        let missing = bytes.saturating_sub(out.len());
+    for word in words(seed, client, sequence, shape.repeats) {
+        let missing = shape.bytes.saturating_sub(out.len());
         if missing == 0 {
             break;
         }
@@ -43,16 +81,16 @@ pub fn sequence(payload: &[u8]) -> Option<u32> {
 }
 
 /// Whether `payload` is exactly what [`write`] made for this send.
-pub fn is_of(payload: &[u8], seed: u64, client: u32, sequence: u32, bytes: usize) -> bool {
+pub fn is_of(payload: &[u8], seed: u64, client: u32, sequence: u32, shape: Shape) -> bool {
     let Some((prefix, body)) = payload.split_at_checked(PREFIX_BYTES) else {
         return false;
     };
-    payload.len() == bytes
+    payload.len() == shape.bytes
         && prefix[..4] == client.to_le_bytes()
         && prefix[4..] == sequence.to_le_bytes()
         && body
             .chunks(8)
-            .zip(words(seed, client, sequence))
+            .zip(words(seed, client, sequence, shape.repeats))
             .all(|(chunk, word)| *chunk == word[..chunk.len()])
 }
 

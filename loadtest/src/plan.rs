@@ -13,7 +13,7 @@ use protocol::world::VISIBLE_MAX;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::admin::AdminUrl;
-use crate::args::{EngineChoice, LaneName, LoadtestArgs, Scenario};
+use crate::args::{EngineChoice, LaneName, LoadtestArgs, Scenario, Transport};
 use crate::fail_if::Condition;
 use crate::messages::{WalkPlan, WorkerPlan};
 use crate::payload::PREFIX_BYTES;
@@ -37,7 +37,9 @@ const GROUP_WALK: u16 = 2;
 const VISIBLE: f64 = 4.0;
 /// How often a client of a storm is cut, ms: long enough to come back and play in between.
 const CUT_EVERY_MS: u64 = 2_000;
-/// In a window shorter than that of so many cuts, each client is cut so often.
+/// How often a part of the clients logs out and in anew in `mixed`, ms.
+const LEAVE_EVERY_MS: u64 = 3_000;
+/// In a window shorter than that of so many cuts, each client is cut so often; the same of leaving.
 const CUTS_MIN: u64 = 3;
 /// Longest drain, seconds.
 const DRAIN_SECONDS_MAX: f64 = 300.0;
@@ -121,10 +123,23 @@ impl Plan {
         if !walks && args.visible.is_some() {
             return Err(Unable::argument("--visible", "is for --scenario walk"));
         }
-        let storms = args.scenario == Scenario::ReconnectStorm;
-        if storms && args.lane != LaneName::Reliable {
-            let problem = "reconnect-storm is verified on the reliable lane; the others lose what is sent while cut";
+        let is_mixed = args.scenario == Scenario::Mixed;
+        let is_cut = is_mixed || args.scenario == Scenario::ReconnectStorm;
+        if is_cut && args.lane != LaneName::Reliable {
+            let problem = if is_mixed {
+                "mixed takes every lane"
+            } else {
+                "reconnect-storm is verified on the reliable lane; the others lose what is sent while cut"
+            };
             return Err(Unable::argument("--lane", problem));
+        }
+        if args.side_path && args.transport == Transport::Udp {
+            let problem = "is for --transport tcp and ws; over udp everything is datagrams";
+            return Err(Unable::argument("--side-path", problem));
+        }
+        if args.side_path && args.lane == LaneName::Reliable && !is_mixed {
+            let problem = "carries nothing of the reliable lane: take --lane unreliable or sequenced, or --scenario mixed";
+            return Err(Unable::argument("--side-path", problem));
         }
         let duration_ms = seconds("--duration", args.duration, DURATION_SECONDS_MAX)?;
         let drain_ms = seconds("--drain", args.drain, DRAIN_SECONDS_MAX)?;
@@ -156,12 +171,14 @@ impl Plan {
             seed: args.seed,
             transport: args.transport,
             lane: args.lane,
+            side_path: args.side_path,
             group: args
                 .group
                 .unwrap_or(if walks { GROUP_WALK } else { GROUP_ECHO }),
             payload_bytes,
             walk: walks.then_some(WalkPlan { visible, run }),
-            cut_every_ms: storms.then(|| CUT_EVERY_MS.min(duration_ms / CUTS_MIN).max(1)),
+            cut_every_ms: is_cut.then(|| often_enough(CUT_EVERY_MS, duration_ms)),
+            leave_every_ms: is_mixed.then(|| often_enough(LEAVE_EVERY_MS, duration_ms)),
             uring: engine == EngineKind::Uring,
         };
         let admins: Vec<AdminUrl> = args
@@ -196,6 +213,11 @@ impl Plan {
             fail_if,
         })
     }
+}
+
+/// So often, or more often where the window is short.
+fn often_enough(every_ms: u64, duration_ms: u64) -> u64 {
+    every_ms.min(duration_ms / CUTS_MIN).max(1)
 }
 
 fn resolve(target: &str) -> Result<SocketAddr, Unable> {
@@ -252,7 +274,8 @@ fn processes(args: &LoadtestArgs, engine: EngineKind, whole: &WorkerPlan) -> Res
     let needed = match engine {
         EngineKind::Uring => 1,
         EngineKind::Epoll => {
-            let a_worker = limit.saturating_sub(OTHER_FILES).max(1);
+            let sockets = limit.saturating_sub(OTHER_FILES);
+            let a_worker = (sockets / u64::from(whole.sockets_a_client())).max(1);
             u64::from(args.clients).div_ceil(a_worker)
         }
     };
@@ -276,7 +299,8 @@ fn processes(args: &LoadtestArgs, engine: EngineKind, whole: &WorkerPlan) -> Res
 /// How many workers a run takes by itself beyond what the files ask for: a ring each, whose table
 /// is as long as the open-file limit, and as many as the rate keeps busy, up to one a core.
 fn comfortable(whole: &WorkerPlan, limit: u64) -> u64 {
-    let connections = u64::from(whole.clients) + u64::from(CONNECTIONS_SPARE);
+    let sockets = u64::from(whole.clients) * u64::from(whole.sockets_a_client());
+    let connections = sockets + u64::from(CONNECTIONS_SPARE);
     let rings = connections.div_ceil(limit.saturating_sub(LISTENERS_MAX as u64).max(1));
     // In `walk` each move is told to those who see it.
     let told = whole.walk.map_or(1.0, |walk| walk.visible.max(1.0));

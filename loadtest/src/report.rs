@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::fail_if::{Condition, Judged};
 use crate::latency::{Latencies, Percentiles};
-use crate::messages::Outcome;
+use crate::messages::{Mixed, Outcome};
 use crate::progress::grouped;
 
 /// What `--json` writes.
@@ -63,7 +63,11 @@ pub struct Report {
     pub errors: BTreeMap<String, u64>,
     /// Only in `walk`.
     pub visible_mean: Option<f64>,
-    /// Only in `reconnect-storm`: returns to a session.
+    /// Only with `--side-path`: of `frames_sent`, those that left as datagrams beside the stream.
+    pub frames_sent_beside: Option<u64>,
+    /// Only in `mixed`: what the clients did.
+    pub mixed: Option<Mixed>,
+    /// Only in `reconnect-storm` and `mixed`: returns to a session.
     pub resumes: Option<u64>,
     /// Returns that had to log in anew, likewise.
     pub relogins: Option<u64>,
@@ -85,6 +89,9 @@ pub struct ServerFigures {
     pub cpu_seconds: Option<f64>,
     /// The same, for each message that the clients received.
     pub cpu_us_per_frame: Option<f64>,
+    /// The same, for each return to a session: with a low rate, what a resume costs. Only where
+    /// clients are cut.
+    pub cpu_us_per_resume: Option<f64>,
     /// Resident memory before the first client.
     pub rss_bytes_before: Option<u64>,
     /// When all were in and nothing happened.
@@ -99,11 +106,14 @@ pub struct ServerFigures {
 
 impl ServerFigures {
     /// Fills in what follows from the other figures.
-    pub fn derive(&mut self, clients: u32, frames_received: u64) {
+    pub fn derive(&mut self, clients: u32, frames_received: u64, resumes: u64) {
         let each = |total: f64, count: f64| (count > 0.0).then(|| total / count);
         self.cpu_us_per_frame = self
             .cpu_seconds
             .and_then(|seconds| each(seconds * 1e6, frames_received as f64));
+        self.cpu_us_per_resume = self
+            .cpu_seconds
+            .and_then(|seconds| each(seconds * 1e6, resumes as f64));
         self.rss_bytes_per_client = self
             .rss_bytes_idle
             .zip(self.rss_bytes_before)
@@ -147,6 +157,19 @@ impl Totals {
         sum.lost += outcome.lost;
         sum.duplicated += outcome.duplicated;
         sum.out_of_order += outcome.out_of_order;
+        if let Some(one) = outcome.sent_beside {
+            *sum.sent_beside.get_or_insert_default() += one;
+        }
+        if let Some(one) = &outcome.mixed {
+            let sum = sum.mixed.get_or_insert_default();
+            sum.requests_sent += one.requests_sent;
+            sum.sequenced_sent += one.sequenced_sent;
+            sum.unreliable_sent += one.unreliable_sent;
+            sum.payload_bytes_sent += one.payload_bytes_sent;
+            sum.cuts += one.cuts;
+            sum.logouts += one.logouts;
+            sum.frames_lost_allowed += one.frames_lost_allowed;
+        }
         if let Some((seen, clients)) = outcome.visible {
             let sum = sum.visible.get_or_insert_default();
             *sum = (sum.0 + seen, sum.1 + clients);
@@ -206,6 +229,8 @@ impl Report {
     pub fn praise(&self) -> &'static str {
         if self.visible_mean.is_some() {
             "each client saw exactly who was near, and where"
+        } else if self.mixed.is_some() {
+            "every request was answered, once and in order; no message came twice, late or harmed"
         } else {
             "everything came back, once, in order and unharmed"
         }
@@ -246,6 +271,27 @@ impl Report {
         if let Some(visible) = self.visible_mean {
             let _ = writeln!(out, "views      {visible:.2} others in view on average");
         }
+        if let Some(beside) = self.frames_sent_beside {
+            let _ = writeln!(
+                out,
+                "side path  {} of them by datagrams beside the connection",
+                grouped(beside)
+            );
+        }
+        if let Some(mixed) = &self.mixed {
+            let _ = writeln!(
+                out,
+                "mixed      {} requests, {} sequenced, {} unreliable; {:.1} MB of payloads; {} cuts; \
+                 {} logouts and new logins; {} lost where none is promised",
+                grouped(mixed.requests_sent),
+                grouped(mixed.sequenced_sent),
+                grouped(mixed.unreliable_sent),
+                mixed.payload_bytes_sent as f64 / 1e6,
+                grouped(mixed.cuts),
+                grouped(mixed.logouts),
+                grouped(mixed.frames_lost_allowed),
+            );
+        }
         if let (Some(resumes), Some(relogins)) = (self.resumes, self.relogins) {
             let _ = writeln!(
                 out,
@@ -263,9 +309,12 @@ impl Report {
                 })
             };
             let mib = f64::from(1 << 20);
+            let a_resume = figures.cpu_us_per_resume.map_or(String::new(), |us| {
+                format!(", {us:.0} µs a resume with all else")
+            });
             let _ = writeln!(
                 out,
-                "{role:<10} CPU {} s, {} µs a message, {} µs a login; memory {} MiB before, {} idle, \
+                "{role:<10} CPU {} s, {} µs a message, {} µs a login{a_resume}; memory {} MiB before, {} idle, \
                  {} at most; {} KiB a client",
                 shown(figures.cpu_seconds, 1.0, 2),
                 shown(figures.cpu_us_per_frame, 1.0, 2),

@@ -232,12 +232,17 @@ impl Server {
     }
 
     /// The figures by role.
-    pub fn figures(&self, clients: u32, frames_received: u64) -> BTreeMap<String, ServerFigures> {
+    pub fn figures(
+        &self,
+        clients: u32,
+        frames_received: u64,
+        resumes: u64,
+    ) -> BTreeMap<String, ServerFigures> {
         self.watched
             .iter()
             .map(|watched| {
                 let mut figures = watched.figures;
-                figures.derive(clients, frames_received);
+                figures.derive(clients, frames_received, resumes);
                 figures.connect_cpu_us_per_client = watched
                     .cpu_connected
                     .zip(watched.cpu_before)

@@ -493,7 +493,8 @@ impl Run {
             from.zip(to)
                 .map_or(0.0, |(from, to)| to.saturating_sub(from) as f64 / 1e6)
         };
-        let storms = args.scenario == Scenario::ReconnectStorm;
+        let come_back = matches!(args.scenario, Scenario::ReconnectStorm | Scenario::Mixed);
+        let is_mixed = args.scenario == Scenario::Mixed;
         let back = totals.back.percentiles();
         let duration_seconds = seconds(self.start_us, sum.window_end_us);
         let rate_reached = if duration_seconds > 0.0 {
@@ -504,7 +505,7 @@ impl Run {
         Ok(Report {
             scenario: args.scenario.as_str(),
             transport: args.transport.as_str(),
-            lane: args.lane.as_str(),
+            lane: if is_mixed { "all" } else { args.lane.as_str() },
             seed: args.seed,
             command: command(std::env::args()),
             git_commit: option_env!("SALLYPORT_GIT_COMMIT").unwrap_or("unknown"),
@@ -528,12 +529,16 @@ impl Run {
                 .visible
                 .filter(|(_, clients)| *clients > 0)
                 .map(|(seen, clients)| seen as f64 / clients as f64),
-            resumes: storms.then_some(sum.resumes),
-            relogins: storms.then_some(sum.relogins),
-            back_p50_us: storms.then_some(back.p50),
-            back_p99_us: storms.then_some(back.p99),
+            frames_sent_beside: sum.sent_beside,
+            mixed: sum.mixed,
+            resumes: come_back.then_some(sum.resumes),
+            relogins: come_back.then_some(sum.relogins),
+            back_p50_us: come_back.then_some(back.p50),
+            back_p99_us: come_back.then_some(back.p99),
             latency_us: totals.latencies.percentiles(),
-            server: self.server.figures(sum.logged_in_most, sum.received),
+            server: self
+                .server
+                .figures(sum.logged_in_most, sum.received, sum.resumes),
         })
     }
 }

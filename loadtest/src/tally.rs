@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use protocol::body::Lane;
 use protocol::client::Closed;
 
 use crate::latency::Latencies;
+use crate::messages::Mixed;
 
 /// Reasons that are not close reasons of the wire.
 pub const REASONS: &[&str] = &[
@@ -85,8 +87,12 @@ pub struct Tally {
     pub relogins: u64,
     /// From setting out until back, all of these.
     pub back: Latencies,
+    /// Only told in `mixed`.
+    pub mixed: Mixed,
     /// Application messages.
     pub sent: u64,
+    /// Those that left by the path beside the stream.
+    pub sent_beside: u64,
     /// Those before the end of the window.
     pub sent_in_window: u64,
     /// Messages that arrived.
@@ -127,6 +133,17 @@ impl Tally {
     /// All of them.
     pub fn errors_total(&self) -> u64 {
         self.errors.values().sum()
+    }
+
+    /// Counts a send of so many bytes.
+    pub fn note_send(&mut self, lane: Lane, payload_bytes: usize) {
+        self.sent += 1;
+        self.mixed.payload_bytes_sent += payload_bytes as u64;
+        *match lane {
+            Lane::Reliable => &mut self.mixed.requests_sent,
+            Lane::Sequenced => &mut self.mixed.sequenced_sent,
+            Lane::Unreliable => &mut self.mixed.unreliable_sent,
+        } += 1;
     }
 
     /// A client got in.

@@ -80,7 +80,7 @@ fn work(mut inbox: Inbox, output: &mut dyn Write) -> io::Result<()> {
             io::Error::other("--token-key must be a secret of `sallyport keygen token`")
         })?;
     let config = EngineConfig {
-        connections_max: plan.count + CONNECTIONS_SPARE,
+        connections_max: plan.count * plan.sockets_a_client() + CONNECTIONS_SPARE,
         ..EngineConfig::default()
     };
     let mut secret = [0; 32];
@@ -187,12 +187,12 @@ fn drive<E: Engine>(
 
 fn start_connects<E: Engine>(engine: &mut E, fleet: &mut Fleet, now: Time) {
     for _ in 0..CONNECTS_A_TURN {
-        let Some((index, from, to)) = fleet.poll_connect(now) else {
+        let Some(connect) = fleet.poll_connect(now) else {
             break;
         };
-        match engine.connect(fleet.carries(), to, from) {
-            Ok(conn) => fleet.handle_connecting(index, conn),
-            Err(error) => fleet.handle_connect_error(index, &error, now),
+        match engine.connect(connect.carries, connect.to, connect.from) {
+            Ok(conn) => fleet.handle_connecting(&connect, conn),
+            Err(error) => fleet.handle_connect_error(&connect, &error, now),
         }
     }
 }

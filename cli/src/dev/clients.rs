@@ -49,6 +49,7 @@ impl Clients {
             scenario: Scenario::Walk,
             transport: Transport::Tcp,
             lane: LaneName::Reliable,
+            side_path: false,
             group: None,
             payload: 64,
             visible: None,

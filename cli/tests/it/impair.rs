@@ -146,6 +146,27 @@ fn clients_that_are_cut_again_and_again_in_a_bad_network_miss_nothing() {
     }
 }
 
+/// Cuts that nobody asked for are errors of the run; but everybody is back at its end.
+#[test]
+fn a_client_that_the_network_cuts_as_a_storm_ends_comes_back_to_log_out() {
+    let cluster = Cluster::start(&[], &[], &[]);
+    let proxy = Proxy::start(cluster.address(), &["--cut-every", "0.4"]);
+    let (code, report) = load(&cluster, &proxy, &["--scenario", "reconnect-storm"]);
+    assert_eq!(code, 1, "{report}");
+    assert_eq!(
+        (&report["connect_failures"], &report["relogins"]),
+        (&0.into(), &0.into()),
+        "{report}"
+    );
+    assert_eq!(report["frames_received"], report["frames_sent"]);
+    let errors = report["errors"].as_object().expect("an object");
+    assert!(!errors.is_empty());
+    for reason in errors.keys() {
+        let is_a_cut = ["peer_closed", "connection_reset"].contains(&reason.as_str());
+        assert!(is_a_cut, "{report}");
+    }
+}
+
 #[test]
 fn it_ends_by_itself_when_it_is_told_to() {
     let target = "127.0.0.1:9".parse().expect("an address");

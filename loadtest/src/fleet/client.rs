@@ -12,10 +12,13 @@ use protocol::token::Claims;
 use protocol::world::{Entry, MOVE};
 use rand_core::RngCore as _;
 
+use super::book::Books;
+use super::mixed;
+use super::storm::Return;
 use super::walk::{Restart, Walker, World};
 use super::{Command, Fleet, MESSAGE, Stage};
 use crate::args::Transport;
-use crate::ledger::{Ledger, Reply};
+use crate::ledger::Reply;
 use crate::messages::WorkerPlan;
 use crate::payload;
 use crate::schedule::Schedule;
@@ -47,7 +50,7 @@ pub(super) struct Judge<'a> {
     /// Sends of sessions that were lost: requests are numbered anew in each.
     pub base: u32,
     pub schedule: Option<&'a Schedule>,
-    pub ledger: &'a mut Ledger,
+    pub books: &'a mut Books,
     pub world: Option<&'a World>,
     pub walker: Option<&'a mut Walker>,
     pub tally: &'a mut Tally,
@@ -79,16 +82,23 @@ impl Judge<'_> {
             self.world_message(header, payload);
             return;
         }
-        let lane = self.plan.lane.lane();
+        let client = self.plan.first + self.index;
+        let lane = if self.plan.is_mixed() {
+            header.lane
+        } else {
+            self.plan.lane.lane()
+        };
         // A request names itself; a message only by its content.
-        let sequence = if lane == Lane::Reliable {
+        let number = if lane == Lane::Reliable {
             Some(header.request.wrapping_sub(1).wrapping_add(self.base))
         } else {
-            payload::sequence(payload)
+            payload::sequence(payload).and_then(|turn| self.plan.number_of(client, lane, turn))
         };
-        let sequence = sequence.unwrap_or(u32::MAX);
-        let is_right = self.is_right(header, payload, sequence);
-        let reply = self.ledger.handle_reply(sequence);
+        let number = number.unwrap_or(u32::MAX);
+        let turn = self.plan.turn_of(client, lane, number);
+        let is_right = self.is_right(header, payload, lane, turn);
+        let book = self.books.of(lane);
+        let reply = book.ledger.handle_reply(number);
         let reason = if header.kind == MessageKind::Error {
             "error_reply"
         } else if reply == Reply::Unknown && lane == Lane::Reliable {
@@ -101,9 +111,11 @@ impl Judge<'_> {
         }
         match reply {
             Reply::InOrder | Reply::Late => {
-                self.tally.outstanding = self.tally.outstanding.saturating_sub(1);
+                if book.expects(number) {
+                    self.tally.outstanding = self.tally.outstanding.saturating_sub(1);
+                }
                 if is_right && let Some(schedule) = self.schedule {
-                    let due_at = schedule.due_at(self.index, sequence);
+                    let due_at = schedule.due_at(self.index, turn);
                     self.tally.interval.record(self.now.us_since(due_at));
                 }
                 if reply == Reply::Late && lane != Lane::Unreliable {
@@ -115,8 +127,8 @@ impl Judge<'_> {
         }
     }
 
-    fn is_right(&self, header: &MessageHeader, payload: &[u8], sequence: u32) -> bool {
-        let lane = self.plan.lane.lane();
+    fn is_right(&self, header: &MessageHeader, payload: &[u8], lane: Lane, turn: u32) -> bool {
+        let client = self.plan.first + self.index;
         let kind = if lane == Lane::Reliable {
             MessageKind::Reply
         } else {
@@ -130,9 +142,9 @@ impl Judge<'_> {
             && payload::is_of(
                 payload,
                 self.plan.seed,
-                self.plan.first + self.index,
-                sequence,
-                self.plan.payload_bytes,
+                client,
+                turn,
+                self.plan.shape(client, lane, turn),
             )
     }
 }
@@ -161,8 +173,12 @@ impl Fleet {
             device: String::from("loadtest"),
             outbox: OutboxLimits::default(),
             rekey: RekeyPolicy::default(),
-            // The content is random; trying to compress it only costs time.
-            compress_bytes_min: usize::MAX,
+            compress_bytes_min: if self.plan.is_mixed() {
+                mixed::COMPRESS_BYTES_MIN
+            } else {
+                // The content is random; trying to compress it only costs time.
+                usize::MAX
+            },
         };
         let mut ephemeral = [0; 32];
         self.rng.fill_bytes(&mut ephemeral);
@@ -170,13 +186,25 @@ impl Fleet {
             Transport::Tcp | Transport::Ws => Client::connect(config, ephemeral, now.time),
             Transport::Udp => Client::connect_datagrams(config, ephemeral, now.time),
         };
-        client.map_err(|reason| reason.label())
+        let mut client = client.map_err(|reason| reason.label())?;
+        if self.plan.side_path {
+            client.offer_side_path();
+        }
+        Ok(client)
     }
 
     /// What this client has to send now.
     pub(super) fn transmit(&mut self, index: u32, now: Time) -> Option<Command> {
         self.send_due(index, now);
-        let command = self.take_bytes(index, now);
+        self.leave(index, now);
+        let mut command = self.take_bytes(index, now);
+        if self.plan.side_path {
+            match command {
+                // One command a call; those beside the stream follow.
+                Some(_) => self.mark(index),
+                None => command = self.take_beside(index, now),
+            }
+        }
         self.set_timer(index, now);
         command
     }
@@ -215,29 +243,36 @@ impl Fleet {
     /// Makes the sends whose turns have come. What is refused stays due.
     fn send_due(&mut self, index: u32, now: Time) {
         let slot = &mut self.slots[index as usize];
-        let can_send = slot.storm.as_ref().is_some_and(|storm| storm.can_send());
-        let can_send = can_send || slot.stage == Stage::In;
-        if !can_send || slot.ledger.sent() == slot.due {
+        let is_there = slot.stage == Stage::In || slot.storm.as_deref().is_some_and(Return::keeps);
+        let is_leaving = slot.storm.as_deref().is_some_and(Return::is_leaving);
+        if !is_there || is_leaving {
             return;
         }
-        let Some(client) = slot.client.as_mut() else {
-            return;
-        };
         if self.world.is_some() && !slot.walker.as_ref().is_some_and(|walker| walker.is_here()) {
             return;
         }
-        let (plan, lane) = (&self.plan, self.plan.lane.lane());
+        for lane in self.plan.lanes() {
+            self.send_due_on(*lane, index, now);
+        }
+    }
+
+    fn send_due_on(&mut self, lane: Lane, index: u32, now: Time) {
+        let slot = &mut self.slots[index as usize];
+        let (Some(client), book) = (slot.client.as_mut(), slot.books.of(lane)) else {
+            return;
+        };
+        let plan = &self.plan;
         let group = GroupId(plan.group);
         for _ in 0..CATCH_UP_MAX {
-            let sequence = slot.ledger.sent();
             // Off the reliable lane no outbox bounds what waits behind a buffer
             // that the socket does not take.
-            if sequence == slot.due || (lane != Lane::Reliable && slot.is_sending) {
+            if book.waiting() == 0 || (lane != Lane::Reliable && slot.is_sending) {
                 return;
             }
             let number = plan.first + index;
+            let sent = book.ledger.sent();
             if let Some(world) = &self.world {
-                world.encode_move(number, sequence + 1, &mut self.payload);
+                world.encode_move(number, sent + 1, &mut self.payload);
                 let (payload, shared) = (&self.payload, &mut self.shared);
                 if client
                     .send(now, lane, group, MOVE, payload, shared)
@@ -245,25 +280,30 @@ impl Fleet {
                 {
                     return;
                 }
-                slot.ledger.send();
+                book.ledger.send();
                 self.pending -= 1;
                 self.tally.sent += 1;
                 continue;
             }
-            let bytes = plan.payload_bytes;
-            payload::write(plan.seed, number, sequence, bytes, &mut self.payload);
-            let sent = if lane == Lane::Reliable {
+            let turn = plan.turn_of(number, lane, sent);
+            let shape = plan.shape(number, lane, turn);
+            payload::write(plan.seed, number, turn, shape, &mut self.payload);
+            let is_beside = lane != Lane::Reliable && client.is_side_path_up(now);
+            let taken = if lane == Lane::Reliable {
                 client.request(group, MESSAGE, &self.payload).map(|_| ())
             } else {
                 client.send(now, lane, group, MESSAGE, &self.payload, &mut self.shared)
             };
-            if sent.is_err() {
+            if taken.is_err() {
                 return;
             }
-            slot.ledger.send();
+            book.ledger.send();
             self.pending -= 1;
-            self.tally.sent += 1;
-            self.tally.outstanding += 1;
+            self.tally.note_send(lane, self.payload.len());
+            self.tally.sent_beside += u64::from(is_beside);
+            if book.expects(sent) {
+                self.tally.outstanding += 1;
+            }
         }
         self.mark(index);
     }

@@ -5,6 +5,7 @@ use protocol::client::Closed;
 use protocol::reason::CloseReason;
 use protocol::time::Time;
 
+use super::storm::Return;
 use super::{
     ATTEMPTS_MAX, BACKOFF_MS, Fleet, GROUP_UP_MS, LOGOUTS_A_TURN, Milestone, Phase, Stage,
 };
@@ -68,11 +69,14 @@ impl Fleet {
     /// A connection is over, as the client's core says.
     pub(super) fn end_by(&mut self, index: u32, closed: Closed, now: Time) {
         let reason = closed_reason(closed);
-        if !self.comes_back(index) {
-            return self.end(index, reason, now);
+        let slot = &self.slots[index as usize];
+        let is_logged_out = reason == CloseReason::LoggedOut.label();
+        if !self.comes_back(index) || (slot.stage == Stage::LoggingOut && is_logged_out) {
+            return self.end_here(index, reason, now);
         }
+        let has_left = is_logged_out && slot.storm.as_deref().is_some_and(Return::has_left);
         // Nobody cut it. That an attempt is refused is part of coming back.
-        if self.slots[index as usize].stage == Stage::In {
+        if slot.stage == Stage::In && !has_left {
             self.tally.error(reason);
         }
         self.fall(index, closed, now);
@@ -83,8 +87,14 @@ impl Fleet {
         if self.comes_back(index) {
             return self.end_by(index, Closed::ByClient(CloseReason::PeerClosed), now);
         }
+        self.end_here(index, reason, now);
+    }
+
+    /// The same of a client that does not come back.
+    fn end_here(&mut self, index: u32, reason: &'static str, now: Time) {
         let slot = &mut self.slots[index as usize];
         self.closes.extend(slot.conn.take());
+        self.closes.extend(std::mem::take(&mut slot.side).conn);
         slot.client = None;
         slot.is_sending = false;
         match slot.stage {
@@ -132,13 +142,14 @@ impl Fleet {
         let slot = &mut self.slots[index as usize];
         slot.stage = Stage::Ended;
         // A move has no reply; what became of it shows in the views.
-        let missing = if self.world.is_some() {
-            0
+        let (missing, allowed) = if self.world.is_some() {
+            (0, 0)
         } else {
-            slot.ledger.missing()
+            slot.books.missing()
         };
-        self.pending -= u64::from(slot.due - slot.ledger.sent());
+        self.pending -= u64::from(slot.books.due() - slot.books.sent());
         self.tally.logged_in -= 1;
+        self.tally.mixed.frames_lost_allowed += allowed;
         self.tally.lost += missing;
         self.tally.outstanding = self.tally.outstanding.saturating_sub(missing);
     }
@@ -200,33 +211,37 @@ impl Fleet {
         let until = (self.logout_position + LOGOUTS_A_TURN).min(self.slots.len());
         for index in self.logout_position..until {
             let slot = &mut self.slots[index];
-            match (slot.stage, slot.client.as_mut()) {
-                (Stage::In, Some(client)) => {
-                    client.logout(now);
-                    slot.stage = Stage::LoggingOut;
-                    self.mark(index as u32);
-                }
-                (stage, _) if stage.is_arriving() => {
-                    self.closes.extend(slot.conn.take());
-                    slot.client = None;
-                    slot.stage = Stage::Failed;
-                    self.give_up(index as u32);
-                }
-                _ => {}
+            if slot.stage == Stage::In {
+                self.log_out_one(index as u32, now);
+            } else if slot.stage.is_arriving() && !slot.was_in {
+                self.closes.extend(slot.conn.take());
+                slot.client = None;
+                slot.stage = Stage::Failed;
             }
         }
         self.logout_position = until;
         let is_begun = until == self.slots.len();
         if (is_begun && self.tally.logged_in == 0) || now >= deadline {
-            self.tally
-                .errors_add("logout_timeout", u64::from(self.tally.logged_in));
             for index in 0..self.slots.len() as u32 {
                 let stage = self.slots[index as usize].stage;
                 if matches!(stage, Stage::In | Stage::LoggingOut) {
+                    self.tally.error("logout_timeout");
                     self.bury(index);
+                } else {
+                    self.give_up(index);
                 }
             }
             self.finish();
+        }
+    }
+
+    /// Ends the session of a client that is in.
+    pub(super) fn log_out_one(&mut self, index: u32, now: Time) {
+        let slot = &mut self.slots[index as usize];
+        if let Some(client) = &mut slot.client {
+            client.logout(now);
+            slot.stage = Stage::LoggingOut;
+            self.mark(index);
         }
     }
 
@@ -273,6 +288,8 @@ impl Fleet {
             duplicated: self.tally.duplicated,
             out_of_order: self.tally.out_of_order,
             visible: self.world.as_ref().map(|world| world.looked),
+            sent_beside: self.plan.side_path.then_some(self.tally.sent_beside),
+            mixed: self.plan.is_mixed().then_some(self.tally.mixed),
             resumes: self.tally.resumes,
             relogins: self.tally.relogins,
             back: self.tally.back.take_counts(),
@@ -300,7 +317,7 @@ impl Fleet {
             .map(|(index, slot)| {
                 schedule
                     .turns_of(index as u32, total)
-                    .saturating_sub(u64::from(slot.ledger.sent()))
+                    .saturating_sub(u64::from(slot.books.sent()))
             })
             .sum()
     }

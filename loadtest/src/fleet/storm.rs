@@ -1,5 +1,6 @@
 //! The scenario `reconnect-storm`: every client is cut again and again, without a word to the
-//! gateway, and comes back to its session; where that is refused it logs in anew.
+//! gateway, and comes back to its session; where that is refused it logs in anew. In `mixed` the
+//! same happens to some.
 //!
 //! When to try again is decided by the client's own core (`protocol::client::comeback`). Cuts have
 //! their moments as sends have: a seeded order, evenly spread, whatever happens.
@@ -13,6 +14,7 @@ use protocol::reason::CloseReason;
 use protocol::time::{Now, Time};
 use rand_core::RngCore as _;
 
+use super::mixed::{self, Leaving};
 use super::{DUE_A_TURN, Fleet, Phase, Stage};
 use crate::args::Transport;
 use crate::messages::WorkerPlan;
@@ -33,6 +35,8 @@ pub(super) struct Return {
     set_out: Option<Time>,
     /// Sends of sessions that were lost.
     pub(super) base: u32,
+    /// In `mixed`.
+    pub(super) leaving: Leaving,
 }
 
 impl Default for Return {
@@ -43,14 +47,25 @@ impl Default for Return {
             has_session: false,
             set_out: None,
             base: 0,
+            leaving: Leaving::No,
         }
     }
 }
 
 impl Return {
-    /// Whether what is sent now waits in an outbox that leads somewhere.
-    pub(super) fn can_send(&self) -> bool {
+    /// Whether what is sent while it is away waits in an outbox that leads somewhere.
+    pub(super) fn keeps(&self) -> bool {
         self.is_away && self.has_session
+    }
+
+    /// Whether its LOGOUT is sent.
+    pub(super) fn has_left(&self) -> bool {
+        self.leaving == Leaving::Sent
+    }
+
+    /// Whether it sends no more before its next login.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving != Leaving::No
     }
 
     /// The wait is over.
@@ -80,8 +95,12 @@ impl Fleet {
             let Some(index) = self.cuts.as_mut().and_then(|cuts| cuts.poll_due(now)) else {
                 return;
             };
+            let slot = &self.slots[index as usize];
+            let is_meant = !self.plan.is_mixed() || mixed::is_cut(self.plan.first + index);
+            let is_leaving = slot.storm.as_deref().is_some_and(Return::is_leaving);
             // One that is still away from the last time is not there to be cut.
-            if self.slots[index as usize].stage == Stage::In {
+            if is_meant && !is_leaving && slot.stage == Stage::In {
+                self.tally.mixed.cuts += 1;
                 self.fall(index, Closed::ByClient(CloseReason::PeerClosed), now);
             }
         }
@@ -92,27 +111,27 @@ impl Fleet {
         let slot = &self.slots[index as usize];
         let is_there = matches!(
             slot.stage,
-            Stage::Connecting(_) | Stage::LoggingIn | Stage::In
+            Stage::Connecting(_) | Stage::LoggingIn | Stage::In | Stage::LoggingOut
         );
-        slot.storm.is_some()
-            && slot.was_in
-            && is_there
-            && !matches!(self.phase, Phase::LoggingOut { .. })
+        slot.storm.is_some() && slot.was_in && is_there
     }
 
     /// A connection is over, or none came about; the client waits for its next attempt.
     pub(super) fn fall(&mut self, index: u32, closed: Closed, now: Time) {
         let random = self.rng.next_u64();
         self.set_group_up(index, false);
+        self.excuse_lossy(index);
         let slot = &mut self.slots[index as usize];
         self.closes.extend(slot.conn.take());
+        self.closes.extend(std::mem::take(&mut slot.side).conn);
         slot.is_sending = false;
         slot.has_more = false;
         slot.websocket = None;
         let Some(storm) = slot.storm.as_mut() else {
             return;
         };
-        if slot.stage == Stage::In {
+        let was_in = matches!(slot.stage, Stage::In | Stage::LoggingOut);
+        if was_in {
             storm.is_away = true;
             self.away += 1;
         } else {
@@ -128,10 +147,22 @@ impl Fleet {
         }
         if slot.client.is_none() && storm.has_session {
             storm.has_session = false;
-            storm.base = slot.ledger.sent();
-            let missing = slot.ledger.give_up();
+            let ledger = &mut slot.books.main.ledger;
+            storm.base = ledger.sent();
+            let missing = ledger.give_up();
             self.tally.lost += missing;
             self.tally.outstanding = self.tally.outstanding.saturating_sub(missing);
+        }
+        if slot.client.is_none() && matches!(self.phase, Phase::LoggingOut { .. }) {
+            // That was what it wanted.
+            storm.is_away = false;
+            self.away -= 1;
+            return self.bury(index);
+        }
+        if slot.client.is_none() && was_in && storm.leaving == Leaving::Sent {
+            storm.comeback = Comeback::new(ATTEMPTS_MAX);
+            slot.stage = Stage::Queued;
+            return self.queue.push_back(index);
         }
         let closed = Some(closed);
         match storm
@@ -184,16 +215,29 @@ impl Fleet {
         if !std::mem::take(&mut storm.is_away) {
             return;
         }
-        let set_out = storm.set_out.take().unwrap_or(now);
+        let set_out = storm.set_out.take();
+        let leaving = std::mem::take(&mut storm.leaving);
         slot.stage = Stage::In;
         self.in_flight -= 1;
         self.away -= 1;
         if is_resume {
             self.tally.resumes += 1;
+            if leaving != Leaving::No {
+                // Its LOGOUT was not sent or did not arrive.
+                storm.leaving = Leaving::Wanted;
+            }
+        } else if leaving == Leaving::Sent {
+            self.tally.mixed.logouts += 1;
         } else {
             self.tally.relogins += 1;
         }
-        self.tally.back.record(now.us_since(set_out));
+        // Who left was not on its way back.
+        if let Some(set_out) = set_out {
+            self.tally.back.record(now.us_since(set_out));
+        }
+        if matches!(self.phase, Phase::LoggingOut { .. }) {
+            self.log_out_one(index, now);
+        }
         self.mark(index);
     }
 }

@@ -2,6 +2,7 @@
 //! and misbehaves on purpose: each fault must be reported as what it is.
 
 mod map;
+mod mixed;
 mod server;
 mod walks;
 
@@ -39,10 +40,12 @@ fn plan(lane: LaneName) -> WorkerPlan {
         seed: 1,
         transport: Transport::Tcp,
         lane,
+        side_path: false,
         group: 1,
         payload_bytes: 64,
         walk: None,
         cut_every_ms: None,
+        leave_every_ms: None,
         uring: false,
     }
 }
@@ -69,10 +72,11 @@ fn run_on(plan: WorkerPlan, mut server: Server, fault: Fault) -> Outcome {
     let mut generation = 0;
     for _ in 0..STEPS_MAX {
         now = now + STEP_US;
-        while let Some((index, _, _)) = fleet.poll_connect(now) {
+        while let Some(connect) = fleet.poll_connect(now) {
+            let index = connect.index;
             let conn = ConnId { index, generation };
             generation += 1;
-            fleet.handle_connecting(index, conn);
+            fleet.handle_connecting(&connect, conn);
             if fault == Fault::Refuse {
                 let why = ClosedBy::Error(std::io::ErrorKind::ConnectionRefused);
                 fleet.handle_closed(conn, why, now);

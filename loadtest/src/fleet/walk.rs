@@ -432,7 +432,7 @@ impl Fleet {
             Restart::Absent if !walker.is_here || walker.is_entering_again => {}
             Restart::Absent => {
                 let number = self.plan.first + index;
-                let step = slot.ledger.sent();
+                let step = slot.books.main.ledger.sent();
                 let (Some(enter), Some(client)) =
                     (world.enter_at(number, step), slot.client.as_mut())
                 else {
@@ -458,7 +458,7 @@ impl Fleet {
         };
         world.encode_move(
             self.plan.first + index,
-            slot.ledger.sent(),
+            slot.books.main.ledger.sent(),
             &mut self.payload,
         );
         let group = GroupId(self.plan.group);

@@ -1,6 +1,7 @@
 //! The page is well-formed and loads nothing, with everything in it and with nothing in it.
 
 use super::{Record, page};
+use crate::messages::Mixed;
 use crate::report::tests::good;
 use crate::server::Loss;
 use crate::timeline::{Latency, Reading, RoleReading, Sample, Timeline};
@@ -175,4 +176,35 @@ fn a_server_that_lost_nothing_is_said_to() {
         ..full()
     };
     assert!(page(&good(), &[], &record).contains("The server dropped nothing."));
+}
+
+#[test]
+fn a_page_of_mixed_says_what_was_done() {
+    let mut report = good();
+    report.mixed = Some(Mixed {
+        requests_sent: 1_200,
+        sequenced_sent: 600,
+        unreliable_sent: 601,
+        payload_bytes_sent: 3_400_000,
+        cuts: 40,
+        logouts: 7,
+        frames_lost_allowed: 9,
+    });
+    report.resumes = Some(39);
+    report.back_p99_us = Some(2_500);
+    report.frames_sent_beside = Some(1_111);
+    let page = page(&report, &[], &full());
+    assert_well_formed(&page);
+    for (figure, name) in [
+        ("1,200 / 600 / 601", "requests / sequenced / unreliable"),
+        ("3.4 MB", "payloads sent"),
+        ("40 / 7", "cuts / logouts and new logins"),
+        ("9", "lost where none is promised"),
+        ("1,111", "sent beside the connection"),
+    ] {
+        let figure = super::escape(figure);
+        let tile = format!("<b>{figure}</b><span>{}</span>", super::escape(name));
+        assert!(page.contains(&tile), "{tile}");
+    }
+    assert!(page.contains("resumes; back in "));
 }

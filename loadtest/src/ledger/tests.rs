@@ -38,6 +38,11 @@ fn a_missing_reply_stays_missing() {
     ledger.handle_reply(0);
     ledger.handle_reply(2);
     assert_eq!(ledger.missing(), 1);
+    let before: Vec<u64> = (0..4).map(|at| ledger.missing_before(at)).collect();
+    assert_eq!(before, [0, 0, 1, 1]);
+    ledger.send();
+    assert_eq!(ledger.missing_before(3), 1);
+    assert_eq!(ledger.missing_before(u32::MAX), ledger.missing());
 }
 
 #[test]

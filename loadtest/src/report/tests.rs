@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use super::{Report, ServerFigures, Totals};
-use crate::fail_if::Condition;
+use crate::fail_if::{Condition, MIXED_FIELDS};
 use crate::latency::Percentiles;
-use crate::messages::Outcome;
+use crate::messages::{Mixed, Outcome};
 
 pub fn good() -> Report {
     Report {
@@ -32,6 +32,8 @@ pub fn good() -> Report {
         frames_out_of_order: 0,
         errors: [].into(),
         visible_mean: None,
+        frames_sent_beside: None,
+        mixed: None,
         resumes: None,
         relogins: None,
         back_p50_us: None,
@@ -44,6 +46,19 @@ pub fn good() -> Report {
             max: 500,
         },
         server: [(String::from("gateway"), ServerFigures::default())].into(),
+    }
+}
+
+/// Each figure another multiple.
+fn mixed(times: u64) -> Mixed {
+    Mixed {
+        requests_sent: times,
+        sequenced_sent: 2 * times,
+        unreliable_sent: 3 * times,
+        payload_bytes_sent: 4 * times,
+        cuts: 5 * times,
+        logouts: 6 * times,
+        frames_lost_allowed: 7 * times,
     }
 }
 
@@ -85,6 +100,8 @@ fn the_json_has_exactly_the_fields_of_the_contract() {
         "frames_out_of_order",
         "errors",
         "visible_mean",
+        "frames_sent_beside",
+        "mixed",
         "resumes",
         "relogins",
         "back_p50_us",
@@ -104,12 +121,17 @@ fn the_json_has_exactly_the_fields_of_the_contract() {
             "connect_cpu_us_per_client",
             "cpu_seconds",
             "cpu_us_per_frame",
+            "cpu_us_per_resume",
             "rss_bytes_before",
             "rss_bytes_idle",
             "rss_bytes_peak",
             "rss_bytes_per_client"
         ]
     );
+    let value_of_mixed = serde_json::to_value(mixed(1)).expect("JSON");
+    let mut fields = MIXED_FIELDS.to_vec();
+    fields.sort_unstable();
+    assert_eq!(keys(&value_of_mixed), fields);
     assert!(value["seed"].is_u64());
     assert!(value["rate_wanted"].is_f64());
     assert!(value["errors"].is_object());
@@ -163,6 +185,8 @@ fn workers_add_up() {
         sent: 5,
         errors: [(String::from("content"), 1)].into(),
         latency: vec![(100, 5)],
+        sent_beside: Some(2),
+        mixed: Some(mixed(1)),
         ..Outcome::default()
     };
     let other = Outcome {
@@ -173,6 +197,8 @@ fn workers_add_up() {
         sent: 7,
         errors: [(String::from("content"), 2), (String::from("not_sent"), 1)].into(),
         latency: vec![(200, 7)],
+        sent_beside: Some(3),
+        mixed: Some(mixed(2)),
         ..Outcome::default()
     };
     let mut totals = Totals::default();
@@ -185,6 +211,8 @@ fn workers_add_up() {
     assert_eq!(totals.sum.sent, 12);
     assert_eq!(totals.sum.errors["content"], 3);
     assert_eq!(totals.sum.errors["not_sent"], 1);
+    assert_eq!(totals.sum.sent_beside, Some(5));
+    assert_eq!(totals.sum.mixed, Some(mixed(3)));
     assert_eq!(totals.latencies.count(), 12);
 }
 
@@ -196,10 +224,12 @@ fn derived_figures_follow_from_the_others() {
         rss_bytes_idle: Some(11_000),
         ..ServerFigures::default()
     };
-    figures.derive(10, 200_000);
+    figures.derive(10, 200_000, 4_000);
     assert_eq!(figures.cpu_us_per_frame, Some(10.0));
+    assert_eq!(figures.cpu_us_per_resume, Some(500.0));
     assert_eq!(figures.rss_bytes_per_client, Some(1_000.0));
-    figures.derive(0, 0);
+    figures.derive(0, 0, 0);
     assert_eq!(figures.cpu_us_per_frame, None);
+    assert_eq!(figures.cpu_us_per_resume, None);
     assert_eq!(figures.rss_bytes_per_client, None);
 }

@@ -7,6 +7,8 @@ use gateway::engine::ConnId;
 use protocol::body::{Body, Lane, MessageHeader, MessageKind};
 use protocol::buffers::Buffers;
 use protocol::cipher::{Opener, RekeyPolicy, Sealer};
+use protocol::compress::Scratch;
+use protocol::frame::FLAG_COMPRESSED;
 use protocol::handshake::{self, Parameters, StaticKey};
 use protocol::ids::{GroupId, Incarnation, SessionId};
 use protocol::limits::FRAME_BYTES_MAX;
@@ -49,6 +51,8 @@ pub(super) enum Fault {
     CutHello {
         first: u64,
     },
+    /// The network cuts who says LOGOUT, before the answer.
+    CutLogout,
     /// Nothing is answered before this time after the first message.
     Stall {
         until_ms: u64,
@@ -75,6 +79,7 @@ pub(super) struct Server {
     closed: Vec<ConnId>,
     is_stalling: bool,
     buffers: Buffers,
+    scratch: Scratch,
     map: Option<MapServer>,
 }
 
@@ -92,6 +97,7 @@ impl Server {
             closed: Vec::new(),
             is_stalling: matches!(fault, Fault::Stall { .. }),
             buffers: Buffers::default(),
+            scratch: Scratch::default(),
             map: None,
         }
     }
@@ -217,6 +223,10 @@ impl Server {
         {
             return true;
         }
+        if handshake::ticket_id(frame).is_some() {
+            handshake::reject(CloseReason::TicketUnknown, now.wire_ms(), out);
+            return true;
+        }
         let parameters = Parameters {
             frame_bytes_max: FRAME_BYTES_MAX as u32,
             heartbeat_interval_ms: 20_000,
@@ -251,6 +261,7 @@ impl Server {
             return true;
         };
         let header = protocol::frame::Header::decode(frame).expect("a header");
+        let header_flags = header.flags;
         let body = opener
             .open(&header, frame)
             .expect("an honest client's seal");
@@ -263,6 +274,7 @@ impl Server {
                 sealer.seal(now, 0, out, |out| body.encode(out));
                 link.stream.attach();
             }
+            Body::Logout if self.fault == Fault::CutLogout => return true,
             Body::Logout => {
                 let body = Body::Close {
                     reason: CloseReason::LoggedOut as u16,
@@ -290,6 +302,12 @@ impl Server {
                 if is_new {
                     self.messages += 1;
                     self.first_message.get_or_insert(now);
+                    let payload = if header_flags & FLAG_COMPRESSED == 0 {
+                        payload
+                    } else {
+                        let scratch = &mut self.scratch;
+                        scratch.decompress(payload).expect("what was compressed")
+                    };
                     let payload = payload.to_vec();
                     self.game(conn, link, header, payload, now, out);
                 }

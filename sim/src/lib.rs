@@ -20,10 +20,13 @@ mod plant;
 mod proofs;
 mod random;
 mod rule;
+mod thief;
+mod tickets;
 mod trace;
 mod truth;
 mod view;
 mod walker;
+mod web;
 mod wire;
 mod world;
 

@@ -48,10 +48,12 @@ pub enum Fault {
     /// Somebody connects and replays a recorded connection, or sends garbage,
     /// or nothing; or sends datagrams, in others' names too.
     Stranger,
+    /// Somebody has copied a ticket with its key, and shows it after it was used.
+    Thief,
 }
 
 impl Fault {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::CutConnection,
         Self::StallConnection,
         Self::CrashClient,
@@ -69,6 +71,7 @@ impl Fault {
         Self::Migrate,
         Self::Tamper,
         Self::Stranger,
+        Self::Thief,
     ];
 }
 
@@ -107,10 +110,12 @@ impl Network {
 }
 
 /// What carries a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Transport {
     /// TCP.
     Stream,
+    /// TCP, in a WebSocket.
+    WebSocket,
     /// UDP.
     Datagrams,
 }
@@ -148,8 +153,10 @@ pub struct Plan {
     pub games: usize,
     /// The clients' network.
     pub network: Network,
-    /// Logins that go over datagrams.
+    /// Connections over datagrams.
     pub datagrams_per_mille: u64,
+    /// Of the others, those in a WebSocket.
+    pub websockets_per_mille: u64,
     /// One way over an uplink, microseconds.
     pub link_delay_us: u64,
     /// A write to center's disk, microseconds.
@@ -243,6 +250,11 @@ impl Plan {
             } else {
                 random.between(200, 1_000)
             },
+            websockets_per_mille: if random.chance(300) {
+                0
+            } else {
+                random.between(200, 1_000)
+            },
             link_delay_us: random.between(20, 10_000),
             disk_us: random.between(50, 20_000),
             // The more clients, the less each does, so that runs cost about the same.
@@ -294,7 +306,7 @@ impl Plan {
     }
     /// A run of minutes over a network as mobile ones are: 50 ms one way, up to 20 ms more, one
     /// segment or datagram in twenty lost, and each client cut off every ten seconds. Nothing else
-    /// goes wrong, but that games kick now and then.
+    /// goes wrong, but that games kick now and then, and somebody tries tickets that were used.
     pub fn long(minutes: u64, random: &mut Random) -> Self {
         Self {
             clients: LONG_CLIENTS,
@@ -312,6 +324,7 @@ impl Plan {
                 segment_bytes_max: 1_448,
             },
             datagrams_per_mille: 500,
+            websockets_per_mille: 500,
             pace_ms: 1_000,
             payload_bytes_max: 2_000,
             outbox_messages_max: 1_024,
@@ -325,17 +338,27 @@ impl Plan {
             cut_every_ms: 10_000,
             endures: true,
             events_max: 4_000_000 * minutes,
-            faults: Vec::new(),
+            faults: vec![Fault::Thief],
+            fault_pause_ms: 1_000,
             heal_at: Time(0).after_ms(60_000 * minutes),
             map: None,
             ..Self::draw(random)
         }
     }
 
-    /// What the next login of a client goes over.
+    /// What the next connection of a client goes over.
     pub fn transport(&self, random: &mut Random) -> Transport {
         if random.chance(self.datagrams_per_mille) {
             Transport::Datagrams
+        } else {
+            self.stream(random)
+        }
+    }
+
+    /// The same, where it is no datagrams.
+    pub fn stream(&self, random: &mut Random) -> Transport {
+        if random.chance(self.websockets_per_mille) {
+            Transport::WebSocket
         } else {
             Transport::Stream
         }

@@ -50,6 +50,8 @@ plants! {
     ReuseNonce, "reuse-nonce", NoNonceTwice;
     /// Claims reach center under another token id, so that it cannot see a copy.
     ReuseToken, "reuse-token", TokenOnce;
+    /// A ticket that was used reaches center as the one that took its place.
+    ReviveTicket, "revive-ticket", TicketOnce;
     /// The game's logic hears of a player's coming twice.
     RepeatConnected, "repeat-connected", EventOnce;
     /// A record vanishes on an uplink that was never cut.

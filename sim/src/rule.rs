@@ -21,6 +21,10 @@ pub enum Rule {
     NoNonceTwice,
     /// A token id never yields two sessions.
     TokenOnce,
+    /// A ticket that was used opens nothing and changes nothing, copied or repeated, once
+    /// center knows of its use. (A shard that center gave a session away from may not know it
+    /// yet: the fence keeps it from backends.)
+    TicketOnce,
     /// A game hears of a session's coming and going once each.
     EventOnce,
     /// Every frame or record that vanished is in a counter.
@@ -60,7 +64,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::OneLiveSession,
         Self::IdsNeverRepeat,
         Self::ReliableExactlyOnce,
@@ -68,6 +72,7 @@ impl Rule {
         Self::RepliesMatch,
         Self::NoNonceTwice,
         Self::TokenOnce,
+        Self::TicketOnce,
         Self::EventOnce,
         Self::DropsCounted,
         Self::Bounded,
@@ -94,6 +99,7 @@ impl Rule {
             Self::RepliesMatch => "replies-match",
             Self::NoNonceTwice => "no-nonce-twice",
             Self::TokenOnce => "token-once",
+            Self::TicketOnce => "ticket-once",
             Self::EventOnce => "event-once",
             Self::DropsCounted => "drops-counted",
             Self::Bounded => "bounded",

@@ -1,5 +1,5 @@
 //! Looks at the frames of a connection's byte stream from outside, as somebody
-//! on the path could: cuts them, notes which sequence was sealed over what, and
+//! on the path could: cuts them, out of a WebSocket too, notes which sequence was sealed over what, and
 //! tells kinds apart by their length.
 //!
 //! Invariant: it knows no key. What it says about nonces follows from the
@@ -11,6 +11,7 @@ use protocol::limits::{FRAME_HEADER_BYTES, TAG_BYTES};
 
 use crate::rule::{Rule, Step, check};
 use crate::trace;
+use crate::web::Layer;
 
 /// Frame bytes of a PING: header, kind, 0, three stamps and spans, report, tag.
 const PING_FRAME_BYTES: usize = FRAME_HEADER_BYTES + 23 + TAG_BYTES;
@@ -28,6 +29,7 @@ const RESUME_EPHEMERAL: std::ops::Range<usize> = FRAME_HEADER_BYTES + 12..FRAME_
 /// Cuts a byte stream into whole frames.
 #[derive(Debug, Default)]
 pub struct Cutter {
+    layer: Layer,
     partial: Vec<u8>,
 }
 
@@ -35,7 +37,10 @@ impl Cutter {
     /// The frames that these bytes complete.
     pub fn cut(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
         self.partial.extend_from_slice(bytes);
-        let mut frames = Vec::new();
+        let mut frames = self.layer.peel(&mut self.partial);
+        if !matches!(self.layer, Layer::Plain) {
+            return frames;
+        }
         let mut at = 0;
         while let Some(length) = frame::length(&self.partial[at..]) {
             // A length below the header is an attack; it is passed on as it is.

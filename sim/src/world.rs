@@ -26,6 +26,7 @@ mod shard_side;
 mod shard_turn;
 mod shard_wire;
 mod tcp;
+mod thieves;
 mod walkers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,10 +35,11 @@ use protocol::handshake::StaticKey;
 use protocol::time::Time;
 
 use crate::book::Book;
-use crate::plan::{Course, Plan};
+use crate::plan::{Course, Plan, Transport};
 use crate::plant::Plant;
 use crate::random::Random;
 use crate::rule::{Rule, Step, Violation};
+use crate::tickets::Tickets;
 use crate::trace::Trace;
 use crate::truth::Truth;
 use center_side::CenterHost;
@@ -74,8 +76,15 @@ pub struct Report {
     pub cuts: u64,
     /// Logins over datagrams.
     pub datagram_logins: u64,
+    /// Logins in a WebSocket.
+    pub web_logins: u64,
+    /// Pairs of different transports, from the first of which a session has gone to the second;
+    /// there are six.
+    pub crossings: u64,
     /// Times that something came to a client where it had moved.
     pub migrations: u64,
+    /// Times that somebody connected with a ticket that was used.
+    pub thieves: u64,
 }
 
 /// The world.
@@ -86,6 +95,7 @@ pub struct World {
     random: Random,
     trace: Trace,
     book: Book,
+    tickets: Tickets,
     truth: Truth,
     now: Time,
     queue: BTreeMap<(Time, u64), Event>,
@@ -109,6 +119,10 @@ pub struct World {
     recorded: Vec<u8>,
     cuts: u64,
     resumes: u64,
+    web_logins: u64,
+    thieves: u64,
+    /// From and to which transports sessions have come back.
+    crossings: BTreeSet<(Transport, Transport)>,
     /// Times that a plant could have struck.
     plant_chances: u64,
     view_plants: ViewPlants,
@@ -147,6 +161,7 @@ impl World {
         Self {
             center: CenterHost::new(&mut random),
             book: Book::default(),
+            tickets: Tickets::default(),
             truth: Truth::default(),
             trace: Trace::new(loud),
             now: Time(0),
@@ -163,6 +178,9 @@ impl World {
             recorded: Vec::new(),
             cuts: 0,
             resumes: 0,
+            web_logins: 0,
+            thieves: 0,
+            crossings: BTreeSet::new(),
             revoked: BTreeSet::new(),
             plant_chances: 0,
             view_plants: ViewPlants::default(),
@@ -230,7 +248,14 @@ impl World {
             resumes: self.resumes,
             cuts: self.cuts,
             datagram_logins: self.datagrams.logins,
+            web_logins: self.web_logins,
+            crossings: self
+                .crossings
+                .iter()
+                .filter(|(from, to)| from != to)
+                .count() as u64,
             migrations: self.datagrams.migrations,
+            thieves: self.thieves,
         }
     }
 

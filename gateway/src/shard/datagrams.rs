@@ -271,6 +271,10 @@ impl Shard {
                 .charge(self.config.bytes, bytes as u32, now.time),
         ];
         if charged.contains(&Charged::FarAbove) {
+            if matches!(connection.phase, Phase::Closing) {
+                self.counters.drop_frame(DropReason::AfterClose);
+                return Ok(());
+            }
             return Err(CloseReason::RateExceeded);
         }
         if datagrams.side.is_none() {

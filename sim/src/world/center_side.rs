@@ -150,6 +150,7 @@ impl World {
         let decoded = ToBackend::decode(message).map_err(|error| {
             Violation::new(Rule::CoresAgree, format!("center cannot read it: {error}"))
         })?;
+        self.tickets.note_asked(number, &decoded);
         if let Some(to_backend::Message::Claim(claim)) = &decoded.message {
             // Under the token's own name, whatever a plant made of it.
             let token = claim.token_id.splitn(3, '-').take(2).collect::<Vec<_>>();
@@ -196,11 +197,15 @@ impl World {
                     && let Some(live) = &moved.session
                 {
                     let (session, fence) = (live.session, live.fence);
+                    self.tickets
+                        .note_given(number, moved.r#move, session, fence);
                     self.book.note_moved(session, &live.account, fence)?;
                     self.check_one_live_session(None)?;
                 }
                 if let Some(to_shard::Message::ClaimGranted(granted)) = &message.message {
                     let (session, fence) = (granted.session, granted.fence);
+                    self.tickets
+                        .note_given(number, granted.claim, session, fence);
                     let account = self
                         .book
                         .note_grant(number, granted.claim, session, fence)?;

@@ -58,6 +58,10 @@ pub struct ClientHost {
     pub conn: Option<u64>,
     /// Its way for datagrams, where these are its connection.
     pub flow: Option<u64>,
+    /// What its connection is, or is to be.
+    transport: Transport,
+    /// What its session was last in.
+    session_in: Transport,
     /// Its core, once connected; also while it is on its way back to its session.
     pub core: Option<Client>,
     /// Its number in the book, as long as it has that core.
@@ -89,6 +93,8 @@ impl ClientHost {
             life: 0,
             conn: None,
             flow: None,
+            transport: Transport::Stream,
+            session_in: Transport::Stream,
             core: None,
             attempt: None,
             backoff_ms: BACKOFF_MS.0,
@@ -120,10 +126,11 @@ impl World {
         host.life += 1;
         // A session goes from one transport to another.
         let transport = self.plan.transport(&mut self.random);
+        self.clients[client].transport = transport;
         let shard = self.random.index(self.shards.len());
         match transport {
-            Transport::Stream => {
-                let conn = self.open_conn(Some(client), shard, Vec::new());
+            Transport::Stream | Transport::WebSocket => {
+                let conn = self.open_conn(Some(client), shard, transport);
                 self.clients[client].conn = Some(conn);
                 Ok(())
             }
@@ -131,9 +138,9 @@ impl World {
                 let flow = self.open_flow(client, self.shards[shard].gateway);
                 self.clients[client].flow = Some(flow);
                 if self.clients[client].core.is_some() {
-                    return self.client_resumes(client, transport);
+                    return self.client_resumes(client);
                 }
-                self.client_begins(client, transport)
+                self.client_begins(client)
             }
         }
     }
@@ -146,22 +153,22 @@ impl World {
         let Some(client) = conn.client else {
             let script = mem::take(&mut conn.script);
             self.client_writes(number, &script);
-            return Ok(());
+            return self.stranger_reads(number);
         };
         if self.clients[client].conn != Some(number) {
             return Ok(());
         }
         if self.clients[client].core.is_some() {
-            self.client_resumes(client, Transport::Stream)?;
+            self.client_resumes(client)?;
             return self.client_read(number);
         }
-        self.client_begins(client, Transport::Stream)?;
+        self.client_begins(client)?;
         // A gateway that is full or draining may have spoken first.
         self.client_read(number)
     }
 
     /// A new core, which is to log in.
-    fn client_begins(&mut self, client: usize, transport: Transport) -> Step {
+    fn client_begins(&mut self, client: usize) -> Step {
         let token = self.token(client);
         let ephemeral = self.random.secret();
         let config = ClientConfig {
@@ -181,8 +188,8 @@ impl World {
         };
         let host = &mut self.clients[client];
         let now = host.clock.now(self.now).time;
-        let core = match transport {
-            Transport::Stream => Client::connect(config, ephemeral, now),
+        let core = match host.transport {
+            Transport::Stream | Transport::WebSocket => Client::connect(config, ephemeral, now),
             Transport::Datagrams => Client::connect_datagrams(config, ephemeral, now),
         };
         let core =
@@ -195,13 +202,13 @@ impl World {
         Ok(())
     }
 
-    fn client_resumes(&mut self, client: usize, transport: Transport) -> Step {
+    fn client_resumes(&mut self, client: usize) -> Step {
         let ephemeral = self.random.secret();
         let host = &mut self.clients[client];
         let now = host.clock.now(self.now).time;
         if let Some(core) = &mut host.core {
-            let begun = match transport {
-                Transport::Stream => core.resume(ephemeral, now),
+            let begun = match host.transport {
+                Transport::Stream | Transport::WebSocket => core.resume(ephemeral, now),
                 Transport::Datagrams => core.resume_datagrams(ephemeral, now),
             };
             begun.map_err(|why| Violation::new(Rule::CoresAgree, format!("no RESUME: {why:?}")))?;
@@ -236,15 +243,25 @@ impl World {
             let attempt = self.clients[client].attempt;
             match event {
                 Told::LoggedIn(session) => {
-                    self.clients[client].backoff_ms = BACKOFF_MS.0;
-                    self.datagrams.logins += u64::from(self.clients[client].flow.is_some());
+                    let host = &mut self.clients[client];
+                    host.backoff_ms = BACKOFF_MS.0;
+                    host.session_in = host.transport;
+                    match host.transport {
+                        Transport::Stream => {}
+                        Transport::WebSocket => self.web_logins += 1,
+                        Transport::Datagrams => self.datagrams.logins += 1,
+                    }
                     if let Some(attempt) = attempt {
                         self.book.note_login(attempt, session)?;
                     }
                 }
                 Told::Resumed => {
-                    self.clients[client].backoff_ms = BACKOFF_MS.0;
+                    let host = &mut self.clients[client];
+                    host.backoff_ms = BACKOFF_MS.0;
                     self.resumes += 1;
+                    let before = std::mem::replace(&mut host.session_in, host.transport);
+                    self.crossings.insert((before, host.transport));
+                    self.thief_follows();
                 }
                 Told::GroupUp(MAP_GROUP) => self.walker_group_up(client),
                 Told::GroupUp(_) => {}

@@ -9,6 +9,7 @@ use protocol::body::MessageHeader;
 use protocol::client::{self, Client, Closed};
 use protocol::ids::{GroupId, SessionId};
 use protocol::reason::CloseReason;
+use protocol::websocket::client::Refused;
 
 use super::event::Event;
 use super::tcp::Direction;
@@ -44,11 +45,7 @@ impl World {
     pub(super) fn client_read(&mut self, number: u64) -> Step {
         while let Some(conn) = self.conns.get_mut(&number) {
             let Some(client) = conn.client else {
-                // A stranger reads nothing but the end.
-                if conn.down.is_ended() {
-                    self.close_client_side(number);
-                }
-                return Ok(());
+                return self.stranger_reads(number);
             };
             let host = &mut self.clients[client];
             // Before that, what a gateway says first waits for the core that will read it.
@@ -69,6 +66,21 @@ impl World {
                 ready
             };
             let mut bytes = conn.down.take(part);
+            if let Some(web) = &mut conn.web {
+                match web.unwrap(&mut bytes) {
+                    Ok(frames) => bytes = frames,
+                    Err(refused) => {
+                        // One that is full or draining says so.
+                        let is_said = refused == Refused::Status(503);
+                        check(
+                            is_said || conn.tampered_at.is_some(),
+                            Rule::CoresAgree,
+                            || format!("client {client} was answered no WebSocket: {refused:?}"),
+                        )?;
+                        return self.client_disconnected(client);
+                    }
+                }
+            }
             let now = host.clock.now(self.now).time;
             let mut told = Vec::new();
             if let Some(core) = &mut host.core {
@@ -173,18 +185,19 @@ impl World {
             let now = host.clock.now(self.now).time;
             let mut out = mem::take(&mut host.out);
             out.clear();
+            let carries_frames = conn.carries_frames();
             let has_more = match &mut host.core {
-                Some(core) => core.poll_transmit(now, &mut host.shared, &mut out),
-                None => false,
+                Some(core) if carries_frames => core.poll_transmit(now, &mut host.shared, &mut out),
+                _ => false,
             };
-            if has_more {
+            if has_more || conn.web.is_some() {
                 let book = &mut self.book;
                 conn.sealed[0].note(&out, |key| book.note_ephemeral(key))?;
                 self.client_writes(number, &out);
             }
             self.clients[client].out = out;
             if !has_more {
-                return Ok(true);
+                return Ok(carries_frames);
             }
         }
     }

@@ -11,7 +11,7 @@ use super::event::Event;
 use super::links::Target;
 use super::phases::Phase;
 use crate::flow::{self, Flow};
-use crate::plan::Fault;
+use crate::plan::{Fault, Transport};
 use crate::rule::Step;
 use crate::wire::Tampering;
 
@@ -175,6 +175,7 @@ impl World {
             }
             Fault::Stranger if self.random.chance(500) => self.datagram_stranger(),
             Fault::Stranger => self.stranger(),
+            Fault::Thief => self.some_thief(),
         }
         Ok(())
     }
@@ -254,7 +255,10 @@ impl World {
             _ => Vec::new(),
         };
         let shard = self.random.index(self.shards.len());
-        self.open_conn(None, shard, script);
+        let number = self.open_conn(None, shard, Transport::Stream);
+        if let Some(conn) = self.conns.get_mut(&number) {
+            conn.script = script;
+        }
     }
 
     /// Until when the process that an event is for is not scheduled.

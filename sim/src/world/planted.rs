@@ -50,6 +50,8 @@ impl World {
             match (plant, direction) {
                 (Plant::DoubleGrant, Direction::Down) => self.grant_refused(&mut message),
                 (Plant::ReuseToken, Direction::Up) => self.rename_token(&mut message),
+                (Plant::ReviveTicket, Direction::Up) => self.revive_ticket(number, &mut message),
+                (Plant::ReviveTicket, Direction::Down) => self.revive_answer(number, &mut message),
                 (Plant::LeakSession, Direction::Up) if self.phase >= Phase::Leaving => {
                     let decoded = ToBackend::decode(message.as_slice()).unwrap_or_default();
                     if matches!(decoded.message, Some(to_backend::Message::Release(_))) {
@@ -115,6 +117,34 @@ impl World {
                 })),
             };
             *message = renamed.encode_to_vec();
+        }
+    }
+
+    /// A shard asks center for a ticket that was used, or for its session.
+    fn revive_ticket(&mut self, link: u64, message: &mut Vec<u8>) {
+        let Ok(mut decoded) = ToBackend::decode(message.as_slice()) else {
+            return;
+        };
+        match &mut decoded.message {
+            Some(to_backend::Message::Seek(seek)) => {
+                self.tickets
+                    .revive_question(link, seek.seek, &mut seek.ticket);
+            }
+            Some(to_backend::Message::Move(wanted)) => {
+                let revived = self.tickets.revive(wanted.ticket);
+                wanted.ticket = revived.unwrap_or(wanted.ticket);
+            }
+            _ => return,
+        }
+        *message = decoded.encode_to_vec();
+    }
+
+    fn revive_answer(&mut self, link: u64, message: &mut Vec<u8>) {
+        if let Ok(mut decoded) = ToShard::decode(message.as_slice())
+            && let Some(to_shard::Message::Found(found)) = &mut decoded.message
+        {
+            self.tickets.revive_answer(link, found);
+            *message = decoded.encode_to_vec();
         }
     }
 

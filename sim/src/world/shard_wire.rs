@@ -89,9 +89,17 @@ impl World {
         if self.plant == Some(Plant::PanicOnFrame) && self.now.ms() > 4_000 {
             panic!("planted: a frame of {} bytes", bytes.len());
         }
+        let conn = self.conns.get(&number);
+        let was_late = conn.is_some_and(|conn| {
+            let thief = conn.thief.as_ref();
+            thief.is_some_and(|thief| self.is_late(conn.shard, thief.session))
+        });
         let Some(conn) = self.conns.get_mut(&number) else {
             return Ok(());
         };
+        if let Some(thief) = &mut conn.thief {
+            thief.was_late |= was_late;
+        }
         let host = &mut self.shards[conn.shard];
         let Some(core) = &mut host.core else {
             return Ok(());
@@ -106,11 +114,14 @@ impl World {
         let kept = (core.sessions(), core.parked());
         let is_suspect = self.plant == Some(Plant::SuspectResume) && conn.delivered.resumes;
         if conn.client.is_none() || is_suspect {
-            return check(
-                kept == keeps && done.entered == 0,
-                Rule::StrangersOutside,
-                || format!("a stranger changed the sessions of a shard, on connection {number}"),
-            );
+            let rule = match conn.thief {
+                Some(_) => Rule::TicketOnce,
+                None => Rule::StrangersOutside,
+            };
+            let is_outside = (kept == keeps && done.entered == 0) || was_late;
+            return check(is_outside, rule, || {
+                format!("a stranger changed the sessions of a shard, on connection {number}")
+            });
         }
         if let Some(end) = conn.tampered_at {
             let is_closed = done.closes > 0 || done.after_close > 0;
@@ -195,7 +206,8 @@ impl World {
 
     pub(super) fn shard_send(&mut self, shard: usize, id: ConnId, buffer: Vec<u8>) -> Step {
         let number = self.shards[shard].conn_of(id);
-        let strikes = self.strikes(Plant::ReuseNonce, PLANT_EVERY);
+        // What answers a request has no nonce.
+        let strikes = !buffer.starts_with(b"HTTP") && self.strikes(Plant::ReuseNonce, PLANT_EVERY);
         let Some(conn) = number.and_then(|number| self.conns.get_mut(&number)) else {
             if let Some(core) = &mut self.shards[shard].core {
                 core.handle_sent(id, buffer);

@@ -11,8 +11,11 @@ use protocol::time::Time;
 use super::World;
 use super::event::Event;
 use crate::pipe::{Pipe, Segment};
+use crate::plan::Transport;
 use crate::plant::Plant;
 use crate::rule::Step;
+use crate::thief::Thief;
+use crate::web::Web;
 use crate::wire::{Attacker, Delivered, Sealed};
 
 /// Which way.
@@ -35,6 +38,8 @@ const RECORDED_BYTES_MAX: usize = 4_096;
 pub struct Conn {
     /// Who connected; `None` for a stranger.
     pub client: Option<usize>,
+    /// Its client's WebSocket, where it is in one.
+    pub web: Option<Web>,
     /// To which shard.
     pub shard: usize,
     /// Which start of it; told when it was accepted.
@@ -67,8 +72,29 @@ pub struct Conn {
     pub tampered_at: Option<u64>,
     /// What a stranger sends.
     pub script: Vec<u8>,
+    /// A stranger who has copied a ticket.
+    pub thief: Option<Thief>,
     /// The beginning of what the client sent.
     pub recorded: Vec<u8>,
+}
+
+impl Conn {
+    /// Whether its client may send frames.
+    pub fn carries_frames(&self) -> bool {
+        self.web.as_ref().is_none_or(Web::is_open)
+    }
+
+    /// Hands frames to the client's socket, in their WebSocket, and what that has to say itself.
+    fn put(&mut self, frames: &[u8]) {
+        let bytes = match &mut self.web {
+            Some(web) => &web.wrap(frames),
+            None => frames,
+        };
+        if self.recorded.len() < RECORDED_BYTES_MAX {
+            self.recorded.extend_from_slice(bytes);
+        }
+        self.up.write(bytes);
+    }
 }
 
 impl World {
@@ -77,14 +103,18 @@ impl World {
         &mut self,
         client: Option<usize>,
         shard: usize,
-        script: Vec<u8>,
+        transport: Transport,
     ) -> u64 {
+        let random = self.random.secret();
+        let web = (transport == Transport::WebSocket)
+            .then(|| Web::new(std::array::from_fn(|at| random[at])));
         let conn = self.next_conn;
         self.next_conn += 1;
         self.conns.insert(
             conn,
             Conn {
                 client,
+                web,
                 shard,
                 shard_boot: 0,
                 id: None,
@@ -100,7 +130,8 @@ impl World {
                 delivered: Delivered::default(),
                 attacker: Attacker::default(),
                 tampered_at: None,
-                script,
+                script: Vec::new(),
+                thief: None,
                 recorded: Vec::new(),
             },
         );
@@ -226,27 +257,26 @@ impl World {
         }
     }
 
-    /// What a client or stranger sends, through whoever is on the path.
-    pub(super) fn client_writes(&mut self, number: u64, bytes: &[u8]) {
+    /// The frames that a client or stranger sends, through whoever is on the path.
+    pub(super) fn client_writes(&mut self, number: u64, frames: &[u8]) {
         let hides = self.plant == Some(Plant::HideTampering);
         let Some(conn) = self.conns.get_mut(&number) else {
             return;
         };
-        if conn.recorded.len() < RECORDED_BYTES_MAX {
-            conn.recorded.extend_from_slice(bytes);
-        }
+        let (mut passed, mut tampered) = (frames.to_vec(), None);
         if conn.client.is_some() {
-            let before = conn.up.written();
-            let (out, tampered) = conn.attacker.pass(bytes);
-            if let Some(end) = tampered
-                && conn.tampered_at.is_none()
-            {
-                conn.tampered_at = Some(before + if hides { 1 } else { end as u64 });
-            }
-            conn.up.write(if hides { bytes } else { &out });
-        } else {
-            conn.up.write(bytes);
+            (passed, tampered) = conn.attacker.pass(frames);
         }
+        if hides && tampered.is_some() {
+            conn.tampered_at.get_or_insert(conn.up.written() + 1);
+            (passed, tampered) = (frames.to_vec(), None);
+        }
+        let (before, behind) = passed.split_at(tampered.unwrap_or_default());
+        if tampered.is_some() {
+            conn.put(before);
+            conn.tampered_at.get_or_insert(conn.up.written());
+        }
+        conn.put(behind);
         self.pump(number, Direction::Up);
     }
 }

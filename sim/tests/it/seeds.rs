@@ -49,6 +49,8 @@ fn sessions_outlast_minutes_of_cuts_and_losses() {
     assert!(report.cuts > 12 * 12, "{} cuts", report.cuts);
     assert!(report.resumes > 20, "{} resumes", report.resumes);
     assert!(report.migrations > 20, "{} migrations", report.migrations);
+    assert_eq!(report.crossings, 6, "ways from one transport to another");
+    assert!(report.thieves > 60, "{} used tickets", report.thieves);
     // Now and then a game kicks a player; the cuts alone would end no session.
     assert!(report.logins < report.cuts / 2, "{} logins", report.logins);
     assert!(report.messages > 12 * 50, "{} messages", report.messages);
@@ -84,4 +86,10 @@ fn a_run_is_not_empty() {
         "{over_datagrams} logins over datagrams"
     );
     assert!(migrations > 0, "nobody over datagrams has moved");
+    let in_websockets: u64 = reports.iter().map(|report| report.web_logins).sum();
+    assert!(in_websockets > 100, "{in_websockets} logins in WebSockets");
+    let crossings = reports.iter().map(|report| report.crossings).max();
+    assert_eq!(crossings, Some(6), "ways from one transport to another");
+    let thieves: u64 = reports.iter().map(|report| report.thieves).sum();
+    assert!(thieves > 50, "{thieves} used tickets were shown");
 }

@@ -260,6 +260,44 @@ fn recorded_datagrams_are_dropped_and_counted_wherever_they_come_from() {
 }
 
 #[test]
+fn who_goes_on_far_above_its_rate_is_closed_once_and_the_rest_is_counted() {
+    let mut world = world(10);
+    let (mut peer, _) = Peer::login(&mut world, 1);
+    let drops = |world: &World| {
+        let all = DropReason::ALL.iter();
+        all.map(|&reason| world.shard.counters.drops(reason)).sum()
+    };
+    let taken = |world: &World| {
+        let counters = &world.shard.counters;
+        (counters.frames_received.value(), counters.forwarded.value())
+    };
+    let (before, dropped): (_, u64) = (taken(&world), drops(&world));
+    // The burst of 1,200, as much again in debt, and what is far above.
+    let (sends, mut datagram) = (2_600, Vec::new());
+    for _ in 0..sends {
+        let (now, shared) = (world.now.time, &mut world.shared);
+        peer.client
+            .send(now, Lane::Unreliable, GROUP, MessageId(1), b"x", shared)
+            .expect("up");
+        peer.client.poll_transmit(now, shared, &mut datagram);
+        let from = peer.address;
+        world.shard.handle_datagram(world.now, from, &mut datagram);
+        datagram.clear();
+        world.collect();
+    }
+    let counters = &world.shard.counters;
+    assert_eq!(counters.closes(CloseReason::RateExceeded), 1);
+    let after = counters.drops(DropReason::AfterClose);
+    assert!(after > 100, "{after} after the close");
+    let (received, forwarded) = taken(&world);
+    let (received, forwarded) = (received - before.0, forwarded - before.1);
+    let limited = counters.drops(DropReason::RateDatagram);
+    assert_eq!(drops(&world) - dropped, limited + after);
+    assert_eq!(forwarded + limited + after + 1, sends);
+    assert_eq!(received, forwarded + limited);
+}
+
+#[test]
 fn an_accept_that_got_lost_comes_again_until_the_client_has_spoken() {
     let mut world = world(10);
     let mut peer = Peer::new(&mut world, 1);

@@ -222,8 +222,6 @@ pub struct Fleet {
     arriving: u32,
     in_flight: u32,
     groups_up: u32,
-    /// Clients that were cut and are not back.
-    away: u32,
     /// Turns that have come and are not sent, of clients that are in.
     pending: u64,
     connect_deadline: Time,
@@ -283,7 +281,6 @@ impl Fleet {
             arriving: plan.count,
             in_flight: 0,
             groups_up: 0,
-            away: 0,
             pending: 0,
             connect_deadline: now
                 .after_ms(CONNECT_PHASE_MS + CONNECT_PHASE_MS_A_CLIENT * u64::from(plan.count)),
@@ -571,10 +568,9 @@ impl Fleet {
     }
 
     fn advance_draining(&mut self, now: Time, deadline: Time, quiet_since: Option<Time>) {
-        let is_quiet = self.away == 0
-            && self.tally.outstanding == 0
-            && self.pending == 0
-            && self.are_views_right(now);
+        // Who is away and has nothing to come back comes back to log out.
+        let is_quiet =
+            self.tally.outstanding == 0 && self.pending == 0 && self.are_views_right(now);
         let quiet_since = is_quiet.then(|| quiet_since.unwrap_or(now));
         let settle_ms = if self.world.is_some() && !self.is_finishing {
             walk::SETTLE_MS

@@ -133,7 +133,6 @@ impl Fleet {
         let was_in = matches!(slot.stage, Stage::In | Stage::LoggingOut);
         if was_in {
             storm.is_away = true;
-            self.away += 1;
         } else {
             self.in_flight -= 1;
         }
@@ -156,7 +155,6 @@ impl Fleet {
         if slot.client.is_none() && matches!(self.phase, Phase::LoggingOut { .. }) {
             // That was what it wanted.
             storm.is_away = false;
-            self.away -= 1;
             return self.bury(index);
         }
         if slot.client.is_none() && was_in && storm.leaving == Leaving::Sent {
@@ -179,7 +177,6 @@ impl Fleet {
         if let Some(storm) = &mut self.slots[index as usize].storm
             && std::mem::take(&mut storm.is_away)
         {
-            self.away -= 1;
             self.tally.never_back += 1;
             self.bury(index);
         }
@@ -219,7 +216,6 @@ impl Fleet {
         let leaving = std::mem::take(&mut storm.leaving);
         slot.stage = Stage::In;
         self.in_flight -= 1;
-        self.away -= 1;
         if is_resume {
             self.tally.resumes += 1;
             if leaving != Leaving::No {

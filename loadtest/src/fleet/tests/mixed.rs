@@ -88,7 +88,9 @@ fn who_is_cut_and_finds_no_session_is_missed_on_the_reliable_lane_only() {
     let mixed = outcome.mixed.expect("told");
     // Every third of twenty clients, four times, unless it was still away.
     assert!((7..=28).contains(&mixed.cuts), "{mixed:?}");
-    assert_eq!((outcome.resumes, outcome.relogins), (0, mixed.cuts));
+    // Who is cut last is out when it comes back to log out.
+    assert_eq!(outcome.resumes, 0);
+    assert!((7..=mixed.cuts).contains(&outcome.relogins), "{outcome:?}");
     assert_eq!(outcome.duplicated + outcome.out_of_order, 0);
     assert!(outcome.lost > 0 && mixed.frames_lost_allowed > 0);
     assert_eq!(

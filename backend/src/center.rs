@@ -28,6 +28,7 @@
 //! A session id and a fence are granted once; fences rise. A token id is granted once. A grant
 //! is sent only when what it uses up is on disk.
 
+mod bans;
 mod claims;
 mod holdings;
 mod ledger;
@@ -36,6 +37,7 @@ mod shards;
 mod tokens;
 mod users;
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -48,6 +50,8 @@ use protocol::time::{Now, Time};
 
 use crate::journal::{Batch, RECORD_BYTES_MAX};
 use crate::link::{LinkFault, LinkId, check_hello};
+use bans::Bans;
+pub use bans::{Ban, BanError, BanKey};
 use ledger::{ENTRY_BYTES_MAX, Entry, TOKEN_BYTES};
 pub use ledger::{LedgerError, Recovered, ShardKey, TokenUse};
 use shards::Shards;
@@ -58,7 +62,7 @@ use users::Users;
 /// use the numbers up, many enough that reserving is a rare entry.
 pub const RESERVED_BLOCK: u64 = 65_536;
 
-/// Sessions at a time, unless configured: a million take about 650 MB (`users.rs`).
+/// Sessions at a time, unless configured: a million take about 750 MB (`users.rs`).
 pub const SESSIONS_MAX_DEFAULT: usize = 1_000_000;
 
 /// Token ids remembered: 65 s of logins at 15,000 a second.
@@ -121,6 +125,8 @@ pub struct CenterCounts {
     pub refused_degraded: u64,
     /// Claims refused for lack of room.
     pub refused_full: u64,
+    /// Claims refused because of a ban.
+    pub refused_banned: u64,
     /// Claims whose client or link went away before the answer.
     pub claims_abandoned: u64,
     /// Sessions released by their shard.
@@ -131,7 +137,9 @@ pub struct CenterCounts {
     pub rebuilt: u64,
     /// Sessions that a shard was told to close.
     pub revoked: u64,
-    /// Of these, so many that nobody held when their account logged in anew.
+    /// Sessions that ended because of a ban.
+    pub banned: u64,
+    /// Of the revoked ones, so many that nobody held when their account logged in anew.
     pub replaced: u64,
     /// Sessions that their shard did not list any more.
     pub vanished: u64,
@@ -163,6 +171,8 @@ pub struct CenterCounts {
     pub shards: u64,
     /// Claims waiting now.
     pub claims_waiting: u64,
+    /// Bans now.
+    pub bans: u64,
     /// Token ids remembered now.
     pub tokens: u64,
     /// Whether the journal cannot be written now.
@@ -228,6 +238,7 @@ pub struct Center {
     users: Users,
     shards: Shards,
     tokens: UsedTokens,
+    bans: Bans,
     session_next: u64,
     fence_next: u64,
     /// Below these the journal has, or will have with the open batch, reserved.
@@ -279,6 +290,7 @@ impl Center {
             users: Users::new(settings.sessions_max),
             shards: Shards::default(),
             tokens,
+            bans: Bans::new(recovered.bans),
             session_next: recovered.sessions_below,
             fence_next: recovered.fences_below,
             // The first batch says it.
@@ -316,6 +328,7 @@ impl Center {
             orphans: self.users.orphans() as u64,
             shards: self.shards.len() as u64,
             claims_waiting: self.waiting.len() as u64,
+            bans: self.bans.len() as u64,
             tokens: self.tokens.len() as u64,
             degraded: self.degraded.is_some(),
             restarting: self.restart.is_some(),
@@ -376,6 +389,7 @@ impl Center {
                 lease_ms: self.settings.lease_ms,
             }),
         );
+        self.tell_networks(now, link);
         Ok(())
     }
 
@@ -413,7 +427,7 @@ impl Center {
             }
             Some(to_backend::Message::Update(update)) => self.handle_update(index, update),
             Some(to_backend::Message::Seek(seek)) => self.handle_seek(link, index, &seek),
-            Some(to_backend::Message::Move(wanted)) => self.handle_move(link, index, &wanted),
+            Some(to_backend::Message::Move(wanted)) => self.handle_move(now, link, index, &wanted),
             None => Err(LinkFault::Unreadable),
         }
     }
@@ -443,7 +457,7 @@ impl Center {
             self.rewrite_wanted = true;
         }
         for claim in in_flight.claims {
-            self.grant(claim);
+            self.grant(now, claim);
         }
         self.look_at_waiting(now);
     }
@@ -569,6 +583,10 @@ impl Center {
                 .iter()
                 .map(|(id, used)| Entry::Token { used, id }),
         )
+        .chain(self.bans.iter().map(|(key, ban)| Entry::Ban {
+            key: Cow::Borrowed(key),
+            ban: Cow::Borrowed(ban),
+        }))
     }
 
     fn send(&mut self, link: LinkId, message: to_shard::Message) {

@@ -3,6 +3,8 @@
 //! It decides nothing. Invariant: no uplink is accepted before the journal has been read,
 //! rewritten and found to be writable.
 
+mod desk;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,6 +20,7 @@ use crate::counters::CenterCounters;
 use crate::journal::{self, Done, Journal, JournalEngine, JournalError};
 use crate::link::{LinkFault, LinkId};
 use crate::link_driver::{Clock, LinkCounts, Role, drive_role};
+pub use desk::{Desk, DeskEnd, DeskError, desk};
 
 /// What a center process needs to know.
 #[derive(Debug)]
@@ -34,6 +37,8 @@ pub struct CenterConfig {
     pub engine: Option<JournalEngine>,
     /// The core's part. Its `boot` is drawn at random by the caller.
     pub settings: CenterSettings,
+    /// What operators ask; see [`desk`].
+    pub desk: DeskEnd,
 }
 
 /// Why a center could not start. Each is the operator's to mend.
@@ -149,6 +154,7 @@ pub async fn open_center(
             center,
             journal,
             counters,
+            desk: config.desk,
             is_writing: false,
         },
     })
@@ -165,12 +171,14 @@ struct CenterRole {
     center: Center,
     journal: Journal,
     counters: Arc<CenterCounters>,
+    desk: DeskEnd,
     /// A batch is on its way to the disk.
     is_writing: bool,
 }
 
 impl CenterRole {
     fn batch_done(&mut self, now: Now, done: Done) {
+        self.desk.batch_done(done.id, done.result.is_ok());
         match done.result {
             Ok(journal_bytes) => {
                 let was_degraded = self.center.counts().degraded;
@@ -218,6 +226,7 @@ impl Role for CenterRole {
     }
 
     fn poll_background(&mut self, cx: &mut Context<'_>, now: Now) {
+        self.desk.poll(cx, now, &mut self.center);
         // Once round a batch, and the next one takes the disk some time.
         loop {
             match self.journal.poll_done(cx) {

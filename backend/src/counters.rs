@@ -140,6 +140,7 @@ impl Default for CenterCounters {
             claim("already_online"),
             claim("degraded"),
             claim("full"),
+            claim("banned"),
             claim("abandoned"),
             plain(
                 "sallyport_center_released_total",
@@ -162,9 +163,14 @@ impl Default for CenterCounters {
                 "Sessions that a shard was told to close.",
             ),
             plain(
+                "sallyport_center_banned_total",
+                Counter,
+                "Sessions that ended because of a ban.",
+            ),
+            plain(
                 "sallyport_center_replaced_total",
                 Counter,
-                "Of these, those that nobody held when their account logged in anew.",
+                "Of the revoked ones, those that nobody held when their account logged in anew.",
             ),
             plain(
                 "sallyport_center_vanished_total",
@@ -242,6 +248,11 @@ impl Default for CenterCounters {
                 "Claims that wait.",
             ),
             plain(
+                "sallyport_center_bans",
+                Gauge,
+                "Accounts, devices and networks that are banned.",
+            ),
+            plain(
                 "sallyport_center_tokens",
                 Gauge,
                 "Used token ids that are remembered.",
@@ -283,11 +294,13 @@ impl CenterCounters {
             center.refused_already_online,
             center.refused_degraded,
             center.refused_full,
+            center.refused_banned,
             center.claims_abandoned,
             center.released,
             center.releases_ignored,
             center.rebuilt,
             center.revoked,
+            center.banned,
             center.replaced,
             center.vanished,
             center.seeks,
@@ -304,6 +317,7 @@ impl CenterCounters {
             center.orphans,
             center.shards,
             center.claims_waiting,
+            center.bans,
             center.tokens,
             u64::from(center.degraded),
             u64::from(center.restarting),

@@ -1,12 +1,13 @@
-//! The admin port of a process: `/metrics`, `/healthz`, `/readyz`, `/stats`, and a gateway's
-//! `/sessions`.
+//! The admin port of a process: `/metrics`, `/healthz`, `/readyz`, `/stats`, a gateway's
+//! `/sessions`, and center's `/bans`.
 //!
 //! Owns the HTTP server, its thread (`admin`) and who may ask. Knows no
-//! counter: each role hands in a [`RoleView`]. It deliberately changes nothing
-//! in a role. Invariants: a connection lives for a bounded time and only so
+//! counter: each role hands in a [`RoleView`]. What changes
+//! something in a role is handed to it (`bans`). Invariants: a connection lives for a bounded time and only so
 //! many exist, so that nobody starves a role through this port; without a
 //! token it listens on loopback alone (the configuration refuses the rest).
 
+mod bans;
 mod bounded;
 pub mod metrics;
 mod process;
@@ -26,7 +27,8 @@ use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
+use backend::center_driver::Desk;
 use gateway::drive::Finder;
 use serde_json::{Map, Value, json};
 
@@ -51,6 +53,8 @@ pub struct RoleView {
     pub not_ready: Box<dyn Fn() -> Option<String> + Send + Sync>,
     /// Finds sessions, in a role that holds connections.
     pub finder: Option<Finder>,
+    /// Takes bans, in center.
+    pub desk: Option<Desk>,
 }
 
 /// The roles of this process and who may see them.
@@ -127,6 +131,9 @@ fn router(site: Arc<Site>) -> Router {
         .route("/readyz", get(readyz))
         .route("/stats", get(stats))
         .route("/sessions", get(sessions))
+        .route("/bans", get(bans::list))
+        .route("/ban", post(bans::ban))
+        .route("/unban", post(bans::unban))
         .layer(middleware::from_fn_with_state(site.clone(), authorize))
         .with_state(site)
 }

@@ -74,6 +74,14 @@ pub enum Command {
         Clients connect to the address that its first line tells. It ends by --duration, SIGTERM or\n\
         Ctrl-C, says what it has seen, and exits 0.")]
     Impair(impair::ImpairArgs),
+    /// Ask the admin port of a running process
+    #[command(after_help = "Examples:\n  \
+        sallyport admin http://127.0.0.1:7101 ban --account mallory --text 'you cheated'\n  \
+        sallyport admin http://127.0.0.1:7101 ban --network 192.0.2.0/24 --for-seconds 3600\n  \
+        sallyport admin http://127.0.0.1:7101 unban --account mallory\n  \
+        sallyport admin http://127.0.0.1:7101 bans\n\n\
+        Bans are center's. Exits 1 if there is no such thing, 2 if nobody can be asked.")]
+    Admin(AdminArguments),
     /// Make a key
     #[command(after_help = "Examples:\n  \
         sallyport keygen gateway --out gateway.key       clients pin what it prints\n  \
@@ -139,6 +147,67 @@ pub struct ConfigArguments {
     /// Print every key with the value in force
     #[arg(long, required = true)]
     pub effective: bool,
+}
+
+/// `admin`.
+#[derive(Debug, Args)]
+pub struct AdminArguments {
+    /// The admin port, such as http://127.0.0.1:7101
+    #[arg(value_name = "URL")]
+    pub url: String,
+    /// File with the token that the port wants
+    #[arg(long, value_name = "FILE", global = true)]
+    pub token_file: Option<PathBuf>,
+    /// What to ask.
+    #[command(subcommand)]
+    pub command: AdminCommand,
+}
+
+/// The commands of `admin`.
+#[derive(Debug, Subcommand)]
+pub enum AdminCommand {
+    /// Keep somebody out: sessions end at once
+    #[command(after_help = "Examples:\n  \
+        sallyport admin http://127.0.0.1:7101 ban --account mallory --text 'you cheated'\n  \
+        sallyport admin http://127.0.0.1:7101 ban --device 4e1c77 --for-seconds 86400")]
+    Ban {
+        /// Whom.
+        #[command(flatten)]
+        whom: WhomArguments,
+        /// For how long; without it, until it is lifted
+        #[arg(long, value_name = "SECONDS")]
+        for_seconds: Option<u64>,
+        /// What the player is told, at most 128 bytes
+        #[arg(long, default_value = "")]
+        text: String,
+    },
+    /// Lift a ban
+    #[command(after_help = "Examples:\n  \
+        sallyport admin http://127.0.0.1:7101 unban --account mallory")]
+    Unban {
+        /// Whose.
+        #[command(flatten)]
+        whom: WhomArguments,
+    },
+    /// Print the bans in force, one JSON object a line
+    #[command(after_help = "Examples:\n  \
+        sallyport admin http://127.0.0.1:7101 bans")]
+    Bans,
+}
+
+/// Whom a ban is about.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct WhomArguments {
+    /// An account
+    #[arg(long)]
+    pub account: Option<String>,
+    /// A device, as its client names it
+    #[arg(long)]
+    pub device: Option<String>,
+    /// An address, or a network such as 192.0.2.0/24
+    #[arg(long)]
+    pub network: Option<String>,
 }
 
 /// `keygen`.

@@ -16,6 +16,7 @@ mod impair;
 mod keygen;
 mod keys;
 mod logging;
+mod operator;
 mod output;
 mod roles;
 mod run;
@@ -62,6 +63,7 @@ fn dispatch(command: Command) -> anyhow::Result<Verdict> {
         Command::Loadtest(arguments) => Ok(Verdict::Code(loadtest::run_command(&arguments))),
         Command::LoadtestWorker => Ok(Verdict::Code(loadtest::worker_main())),
         Command::Impair(arguments) => impair::run(&arguments),
+        Command::Admin(arguments) => operator::run(&arguments),
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Token(arguments) => token::run(&arguments.command),
         Command::Check(arguments) => check::check(&arguments),

@@ -18,6 +18,7 @@
 //!   through `close`.
 
 mod backend_side;
+mod bans;
 mod client_side;
 mod connection;
 mod datagrams;
@@ -36,6 +37,7 @@ mod wheel;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use protocol::body::Body;
@@ -55,6 +57,7 @@ use rustc_hash::FxHashMap;
 use crate::counters::Counters;
 use crate::engine::ConnId;
 use crate::front::FrontConfig;
+use bans::BannedNetworks;
 use connection::{Connection, PendingMove, PendingSeek, Phase};
 pub use datagrams::DatagramConfig;
 use datagrams::DatagramSide;
@@ -110,14 +113,20 @@ pub enum Action {
     Notice(Notice),
 }
 
+/// Versions of the game client, both ends included.
+pub type Versions = RangeInclusive<u32>;
+
+/// Every version.
+pub const ALL_VERSIONS: Versions = 0..=u32::MAX;
+
 /// A group of backends.
 #[derive(Clone, Debug)]
 pub struct GroupConfig {
     /// The routing key.
     pub group: GroupId,
-    /// How many instances are configured; their uplinks follow those of the
-    /// groups before, after center's, which is uplink 0.
-    pub instances: usize,
+    /// Which versions of the client each configured instance takes. Their uplinks follow those
+    /// of the groups before, after center's, which is uplink 0.
+    pub instances: Vec<Versions>,
 }
 
 /// What a shard is built from.
@@ -160,6 +169,10 @@ pub struct ShardConfig {
     pub rekey: RekeyPolicy,
     /// Payloads from this size on are compressed where that shrinks them.
     pub compress_bytes_min: usize,
+    /// Client versions below this are not let in.
+    pub version_min: u32,
+    /// Where a client whose version is not served gets another one; its CLOSE says so.
+    pub upgrade_address: Arc<str>,
     /// What comes before the frames.
     pub front: FrontConfig,
     /// Connections over datagrams; without it there are none.
@@ -190,6 +203,8 @@ pub struct Shard {
     moves: BTreeMap<u64, PendingMove>,
     /// The next number of a claim, a seek or a move.
     next_claim: u64,
+    /// Networks from which nobody may connect.
+    banned: BannedNetworks,
     uplinks: Vec<Uplink>,
     /// For each group, in the order of the configuration: its first uplink.
     group_first_uplink: Vec<usize>,
@@ -207,6 +222,8 @@ pub struct Shard {
     binding_sweep: Option<usize>,
     /// All connections are to be closed for this reason: the next index.
     closing_sweep: Option<(CloseReason, usize)>,
+    /// Those who are connected from a banned network are to be closed: the next index.
+    ban_sweep: Option<usize>,
     draining: bool,
 }
 
@@ -230,11 +247,12 @@ impl Shard {
         counters: Arc<Counters>,
         now: Now,
     ) -> Self {
-        let mut uplinks = vec![Uplink::new(None)];
+        let mut uplinks = vec![Uplink::new(None, ALL_VERSIONS)];
         let mut group_first_uplink = Vec::with_capacity(config.groups.len());
         for (index, group) in config.groups.iter().enumerate() {
             group_first_uplink.push(uplinks.len());
-            uplinks.extend((0..group.instances).map(|_| Uplink::new(Some(index))));
+            let versions = group.instances.iter().cloned();
+            uplinks.extend(versions.map(|versions| Uplink::new(Some(index), versions)));
         }
         let datagrams = config
             .datagrams
@@ -255,6 +273,7 @@ impl Shard {
             seeks: BTreeMap::new(),
             moves: BTreeMap::new(),
             next_claim: 1,
+            banned: BannedNetworks::default(),
             uplinks,
             group_first_uplink,
             wheel: Wheel::new(now.time, wheel::TICK_US),
@@ -266,6 +285,7 @@ impl Shard {
             lease: session::Lease::default(),
             binding_sweep: None,
             closing_sweep: None,
+            ban_sweep: None,
             draining: false,
             config,
         }
@@ -336,7 +356,10 @@ impl Shard {
             self.close(now, id, reason);
             return;
         }
-        if let Err(reason) = self.open_front(id) {
+        if let Err(reason) = self
+            .check_network(now, peer)
+            .and_then(|()| self.open_front(id))
+        {
             self.close(now, id, reason);
             return;
         }
@@ -491,6 +514,7 @@ impl Shard {
             let more = to < self.connections.len() || parked;
             self.closing_sweep = more.then_some((reason, to));
         }
+        self.sweep_banned(now);
         if let Some(from) = self.binding_sweep {
             let to = (from + SWEEP_PER_TURN).min(self.connections.len());
             for index in from..to {
@@ -515,7 +539,10 @@ impl Shard {
 
     /// When `handle_timeout` wants to be called.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let sweeps = self.binding_sweep.is_some() || self.closing_sweep.is_some();
+        let sweeps = [self.binding_sweep, self.ban_sweep]
+            .iter()
+            .any(Option::is_some)
+            || self.closing_sweep.is_some();
         if sweeps || self.parking.is_binding() {
             return Some(Time(0));
         }
@@ -585,6 +612,11 @@ impl Shard {
     /// Ends a connection: its session, then the connection, telling the client
     /// why where the stream can still carry it.
     fn close(&mut self, now: Now, id: ConnId, reason: CloseReason) {
+        self.close_with(now, id, reason, "");
+    }
+
+    /// The same with what the client is told in words; empty: the reason's own.
+    fn close_with(&mut self, now: Now, id: ConnId, reason: CloseReason, text: &str) {
         let Some(mut connection) = self.take(id) else {
             return;
         };
@@ -637,7 +669,11 @@ impl Shard {
                     &Body::Close {
                         reason: reason as u16,
                         retry_after_ms,
-                        text: reason.text(),
+                        text: match (text, reason) {
+                            ("", CloseReason::UpgradeRequired) => &self.config.upgrade_address,
+                            ("", _) => reason.text(),
+                            (text, _) => text,
+                        },
                     },
                 );
             }

@@ -10,6 +10,8 @@
 mod backends;
 mod crowd;
 
+use std::sync::Arc;
+
 use protocol::check::Rate;
 use protocol::cipher::RekeyPolicy;
 use protocol::client::ClientConfig;
@@ -22,7 +24,7 @@ use protocol::token::{Claims, Verifier, issue};
 pub use self::backends::{Game, answer_of_center, control_messages, hello, to_shard_bytes};
 pub use self::crowd::Crowd;
 use crate::front::FrontConfig;
-use crate::shard::{GroupConfig, ShardConfig};
+use crate::shard::{ALL_VERSIONS, GroupConfig, ShardConfig};
 
 /// The one group of the configuration.
 pub const GROUP: GroupId = GroupId(1);
@@ -59,7 +61,7 @@ pub fn shard_config(clients: usize) -> ShardConfig {
         key: StaticKey::from_secret(GATEWAY_SECRET),
         groups: vec![GroupConfig {
             group: GROUP,
-            instances: 1,
+            instances: vec![ALL_VERSIONS],
         }],
         sessions_max: clients,
         connections_before_login_max: clients,
@@ -74,6 +76,8 @@ pub fn shard_config(clients: usize) -> ShardConfig {
         uplink_queue_bytes_max: 4 << 20,
         rekey: RekeyPolicy::default(),
         compress_bytes_min: COMPRESS_BYTES_MIN,
+        version_min: 0,
+        upgrade_address: Arc::default(),
         front: FrontConfig::default(),
         datagrams: None,
     }

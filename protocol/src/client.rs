@@ -168,6 +168,8 @@ pub struct Client {
     tickets: Tickets,
     /// What the gateway asked for when it closed.
     retry_after_ms: u32,
+    /// What the gateway said when it closed.
+    close_text: Box<str>,
     /// How the connection was set up, where it is one of datagrams.
     setup: Option<Box<Setup>>,
     side: SidePath,
@@ -203,6 +205,7 @@ impl Client {
             session: SessionId(0),
             tickets: Tickets::default(),
             retry_after_ms: 0,
+            close_text: Box::default(),
             setup: None,
             side: SidePath::default(),
         })
@@ -224,6 +227,7 @@ impl Client {
         self.started_at = now;
         self.heard_at = now;
         self.retry_after_ms = 0;
+        self.close_text = Box::default();
         Ok(())
     }
 
@@ -246,6 +250,12 @@ impl Client {
     /// next one; 0 if it said nothing of it.
     pub fn retry_after_ms(&self) -> u32 {
         self.retry_after_ms
+    }
+
+    /// What the gateway said to people when it closed the connection: after `UpgradeRequired`,
+    /// where another version is. Empty before, and over a handshake that was refused.
+    pub fn close_text(&self) -> &str {
+        &self.close_text
     }
 
     /// What the gateway told in WELCOME.
@@ -585,9 +595,10 @@ impl Client {
             Body::Close {
                 reason,
                 retry_after_ms,
-                ..
+                text,
             } => {
                 self.retry_after_ms = retry_after_ms;
+                self.close_text = text.into();
                 Err(Closed::ByGateway(CloseReason::from_code(reason)))
             }
             Body::Ping(ping) => {

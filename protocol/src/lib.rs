@@ -23,6 +23,7 @@ pub mod frame;
 pub mod handshake;
 pub mod ids;
 pub mod limits;
+pub mod network;
 pub mod quality;
 pub mod reason;
 pub mod reassembly;

@@ -113,6 +113,14 @@ pub const TOKEN_CLOCK_TOLERANCE_MS: u64 = 5_000;
 /// Bytes of the text in CLOSE and ERROR.
 pub const REASON_TEXT_BYTES_MAX: usize = 256;
 
+/// Bans of accounts, devices and networks together. A list that people keep; each takes about
+/// 300 bytes at center, and each network 60 in every shard.
+pub const BANS_MAX: usize = 20_000;
+
+/// Bytes of the text that a ban tells the player; with the key it fits into an entry of
+/// center's journal.
+pub const BAN_TEXT_BYTES_MAX: usize = 128;
+
 /// Messages in the outbox of one reliable stream.
 pub const OUTBOX_MESSAGES_MAX: usize = 1_024;
 

@@ -87,6 +87,8 @@ close_reasons! {
     Kicked = 45, "kicked", Nobody, "a backend ended the session";
     PeerClosed = 46, "peer_closed", Nobody, "the client closed or lost its connection";
     LinkLost = 47, "link_lost", Ours, "the backend lost the gateway for longer than it waits";
+    Banned = 50, "banned", Nobody, "the account, the device or the network is banned";
+    UpgradeRequired = 51, "upgrade_required", Nobody, "this version of the game client is not served; get another one";
     Superseded = 60, "superseded", Nobody, "the session goes on in another connection";
     Replaced = 61, "replaced", Nobody, "the account logged in anew while nobody held the session";
     NotResumed = 62, "not_resumed", Nobody, "nobody came back to the session in time";
@@ -109,6 +111,8 @@ impl CloseReason {
                 | Self::OutboxOverflow
                 | Self::Kicked
                 | Self::LinkLost
+                | Self::Banned
+                | Self::UpgradeRequired
                 | Self::Superseded
                 | Self::Replaced
                 | Self::NotResumed

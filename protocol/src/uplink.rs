@@ -14,7 +14,7 @@ use crate::quality::{Quality, Report};
 pub const ALPN: &[u8] = b"sallyport-uplink-1";
 
 /// Version told in the hello messages.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Bytes in front of each record's own part.
 pub const RECORD_HEADER_BYTES: usize = 12;

@@ -32,6 +32,7 @@ impl Center {
         if !bounded(&claim.account, ACCOUNT_BYTES_MAX)
             || !bounded(&claim.token_id, TOKEN_ID_BYTES_MAX)
             || claim.channel.len() > LABEL_BYTES_MAX
+            || claim.device.len() > LABEL_BYTES_MAX
         {
             return Err(LinkFault::Claim);
         }
@@ -70,6 +71,10 @@ impl Center {
                 shard.claims_waiting -= 1;
             }
             let number = claim.claim;
+            if let Some(text) = self.ban_text(now, &claim.account, &claim.device) {
+                self.refuse_banned(link, number, &text);
+                continue;
+            }
             if let Err(refusal) = self.decide(now, link, index, claim) {
                 self.refuse(link, number, refusal);
             }
@@ -126,6 +131,7 @@ impl Center {
             // It was looked at when the claim came.
             ticket: ticket_of(&claim.ticket).unwrap_or_default(),
             channel: claim.channel.into(),
+            device: claim.device.into(),
             client_version: claim.client_version,
             told: None,
             until: Time(0),
@@ -177,7 +183,9 @@ impl Center {
     }
 
     /// The claim's batch is on disk.
-    pub(super) fn grant(&mut self, pending: PendingClaim) {
+    pub(super) fn grant(&mut self, now: Now, pending: PendingClaim) {
+        let known = self.users.by_session(pending.session);
+        let banned = known.and_then(|user| self.ban_text(now, &user.account, &user.device));
         let Some(user) = self.users.by_session_mut(pending.session) else {
             // A list of sessions meanwhile told of a higher fence, or the shard has gone.
             self.counts.claims_abandoned += 1;
@@ -187,6 +195,11 @@ impl Center {
         if shard.is_none() || self.shards.by_link(pending.link) != shard {
             self.forget_pending(pending.session);
             self.counts.claims_abandoned += 1;
+            return;
+        }
+        if let Some(text) = banned {
+            self.forget_pending(pending.session);
+            self.refuse_banned(pending.link, pending.claim, &text);
             return;
         }
         user.granted = true;
@@ -212,9 +225,20 @@ impl Center {
     }
 
     pub(super) fn refuse(&mut self, link: LinkId, claim: u64, refusal: ClaimRefusal) {
+        self.refuse_with(link, claim, refusal, "");
+    }
+
+    pub(super) fn refuse_with(
+        &mut self,
+        link: LinkId,
+        claim: u64,
+        refusal: ClaimRefusal,
+        text: &str,
+    ) {
         let (count, retry_after_ms) = match refusal {
             ClaimRefusal::TokenReused => (&mut self.counts.refused_token_reused, 0),
             ClaimRefusal::AlreadyOnline => (&mut self.counts.refused_already_online, 0),
+            ClaimRefusal::Banned => (&mut self.counts.refused_banned, 0),
             ClaimRefusal::Full => (&mut self.counts.refused_full, FULL_RETRY_MS),
             ClaimRefusal::Degraded | ClaimRefusal::Unspecified => {
                 (&mut self.counts.refused_degraded, DEGRADED_RETRY_MS as u32)
@@ -228,6 +252,7 @@ impl Center {
                     claim,
                     refusal: refusal.into(),
                     retry_after_ms,
+                    text: text.to_owned(),
                 }),
             );
         }

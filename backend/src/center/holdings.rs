@@ -29,7 +29,7 @@ impl Center {
         self.shards.remove_session(index, session);
         if release.kept {
             let resume_ms = self.resume_ms_of(index);
-            self.keep_or_end(now.time, session, resume_ms);
+            self.keep_or_end(now, session, resume_ms);
         } else {
             self.users.remove(session);
             self.counts.released += 1;
@@ -53,7 +53,14 @@ impl Center {
             if !self.shards.list(index, session) {
                 return Err(LinkFault::Rebuild);
             }
-            match self.take_over(user_of(index, live)?) {
+            let user = user_of(index, live)?;
+            if let Some(text) = self.ban_text(now, &user.account, &user.device) {
+                self.shards.unlist(index, session);
+                self.end_listed(index, session);
+                self.revoke_with(link, session, fence, CloseReason::Banned, &text);
+                continue;
+            }
+            match self.take_over(user) {
                 Ok(()) => self.counts.rebuilt += 1,
                 Err(reason) => {
                     self.shards.unlist(index, session);
@@ -72,7 +79,7 @@ impl Center {
         let resume_ms = self.resume_ms_of(index);
         for session in listed.vanished {
             self.counts.vanished += 1;
-            self.keep_or_end(now.time, session, resume_ms);
+            self.keep_or_end(now, session, resume_ms);
         }
         if let Some(renewal) = listed.renewal {
             self.handle_renew(now, link, index, renewal);
@@ -143,6 +150,17 @@ impl Center {
         fence: Fence,
         reason: CloseReason,
     ) {
+        self.revoke_with(link, session, fence, reason, "");
+    }
+
+    pub(super) fn revoke_with(
+        &mut self,
+        link: LinkId,
+        session: SessionId,
+        fence: Fence,
+        reason: CloseReason,
+        text: &str,
+    ) {
         self.counts.revoked += 1;
         self.send(
             link,
@@ -150,6 +168,7 @@ impl Center {
                 session: session.0,
                 fence: fence.0,
                 reason: u32::from(reason as u16),
+                text: text.to_owned(),
             }),
         );
     }
@@ -180,7 +199,7 @@ impl Center {
         let mut sessions: Vec<_> = shard.sessions.into_iter().collect();
         sessions.sort_unstable();
         for session in sessions {
-            self.keep_or_end(now.time, session, shard.resume_ms);
+            self.keep_or_end(now, session, shard.resume_ms);
         }
         self.detach(shard.key);
     }
@@ -229,7 +248,8 @@ fn user_of(index: ShardIndex, live: LiveSession) -> Result<User, LinkFault> {
     let fits = live.session != 0
         && !live.account.is_empty()
         && live.account.len() <= ACCOUNT_BYTES_MAX
-        && live.channel.len() <= LABEL_BYTES_MAX;
+        && live.channel.len() <= LABEL_BYTES_MAX
+        && live.device.len() <= LABEL_BYTES_MAX;
     if !fits {
         return Err(LinkFault::Rebuild);
     }
@@ -244,6 +264,7 @@ fn user_of(index: ShardIndex, live: LiveSession) -> Result<User, LinkFault> {
         parked: live.parked,
         ticket: ticket_of(&live.ticket)?,
         channel: live.channel.into(),
+        device: live.device.into(),
         client_version: live.client_version,
         told: Some(told_of(live.login_unix_ms, live.bindings, live.left)?),
         until: Time(0),

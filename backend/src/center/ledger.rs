@@ -1,23 +1,29 @@
 //! What center's journal says: entries, packed into the journal's records.
 //!
 //! Entries: reserved blocks of session ids and fences, consumed token ids, attached and
-//! detached shards, the lease time that shards were told. Sessions are not among them: after a
+//! detached shards, the lease time that shards were told, bans and their end. Sessions are not among them: after a
 //! restart the shards tell them (`Rebuild`).
 //!
 //! Layout of an entry, little-endian: `type u8`, then
 //! 1 `RESERVED`: sessions below u64, fences below u64;
 //! 2 `TOKEN`: expires Unix ms u64, boot u64, shard u32, claim u64, length u8, id;
 //! 3 `ATTACHED` and 4 `DETACHED`: boot u64, shard u32, length u8, gateway;
-//! 5 `LEASE`: ms u32.
+//! 5 `LEASE`: ms u32;
+//! 6 `BAN`: key, until Unix ms u64, length u8, text; 7 `UNBAN`: key. A key is its type u8
+//! (1 account, 2 device: length u8, text; 3 network: address 16 bytes big-endian, prefix u8).
 //!
 //! Invariant: replaying a prefix of what was written gives a state from which no id, fence or
 //! token that was granted within that prefix is granted again.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use protocol::ids::ShardId;
+use protocol::limits::{ACCOUNT_BYTES_MAX, BAN_TEXT_BYTES_MAX, LABEL_BYTES_MAX};
+use protocol::network::Network;
 
+use super::bans::{Ban, BanKey};
 use crate::journal::RECORD_BYTES_MAX;
 
 const RESERVED: u8 = 1;
@@ -25,12 +31,21 @@ const TOKEN: u8 = 2;
 const ATTACHED: u8 = 3;
 const DETACHED: u8 = 4;
 const LEASE: u8 = 5;
+const BAN: u8 = 6;
+const UNBAN: u8 = 7;
+
+const ACCOUNT: u8 = 1;
+const DEVICE: u8 = 2;
+const NETWORK: u8 = 3;
 
 /// Bytes of a `TOKEN` entry beside its id.
 pub(super) const TOKEN_BYTES: usize = 1 + 8 + 8 + 4 + 8 + 1;
 
 /// No entry is longer.
 pub(super) const ENTRY_BYTES_MAX: usize = TOKEN_BYTES + 255;
+
+const _: () = assert!(2 + 1 + ACCOUNT_BYTES_MAX + 8 + 1 + BAN_TEXT_BYTES_MAX <= ENTRY_BYTES_MAX);
+const _: () = assert!(LABEL_BYTES_MAX <= ACCOUNT_BYTES_MAX);
 
 /// One process of one gateway, one of its shards.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,6 +87,13 @@ pub(super) enum Entry<'a> {
     Detached(ShardKey),
     /// Shards may live this long without center.
     Lease { ms: u32 },
+    /// Somebody may not play.
+    Ban {
+        key: Cow<'a, BanKey>,
+        ban: Cow<'a, Ban>,
+    },
+    /// And may again.
+    Unban { key: Cow<'a, BanKey> },
 }
 
 impl Entry<'_> {
@@ -99,6 +121,16 @@ impl Entry<'_> {
             Self::Lease { ms } => {
                 out.push(LEASE);
                 out.extend_from_slice(&ms.to_le_bytes());
+            }
+            Self::Ban { key, ban } => {
+                out.push(BAN);
+                write_key(key, out);
+                out.extend_from_slice(&ban.until_unix_ms.to_le_bytes());
+                write_text(&ban.text, out);
+            }
+            Self::Unban { key } => {
+                out.push(UNBAN);
+                write_key(key, out);
             }
         }
     }
@@ -134,6 +166,24 @@ fn write_shard(kind: u8, key: &ShardKey, out: &mut Vec<u8>) {
     write_text(&key.gateway, out);
 }
 
+fn write_key(key: &BanKey, out: &mut Vec<u8>) {
+    match key {
+        BanKey::Account(account) => {
+            out.push(ACCOUNT);
+            write_text(account, out);
+        }
+        BanKey::Device(device) => {
+            out.push(DEVICE);
+            write_text(device, out);
+        }
+        BanKey::Network(network) => {
+            out.push(NETWORK);
+            out.extend_from_slice(&network.address().to_be_bytes());
+            out.push(network.prefix());
+        }
+    }
+}
+
 /// A record that passed its checksum and yet cannot be understood: written by another version,
 /// or by a bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -158,6 +208,8 @@ pub struct Recovered {
     pub attached: BTreeSet<ShardKey>,
     /// Lease time that these shards were told at most, ms.
     pub lease_ms: u32,
+    /// Who may not play.
+    pub bans: BTreeMap<BanKey, Ban>,
 }
 
 impl Default for Recovered {
@@ -169,6 +221,7 @@ impl Default for Recovered {
             tokens: BTreeMap::new(),
             attached: BTreeSet::new(),
             lease_ms: 0,
+            bans: BTreeMap::new(),
         }
     }
 }
@@ -207,6 +260,12 @@ impl Recovered {
                 self.attached.remove(&key);
             }
             Entry::Lease { ms } => self.lease_ms = ms,
+            Entry::Ban { key, ban } => {
+                self.bans.insert(key.into_owned(), ban.into_owned());
+            }
+            Entry::Unban { key } => {
+                self.bans.remove(&*key);
+            }
         }
     }
 }
@@ -232,6 +291,16 @@ fn read_entry<'a>(rest: &mut &'a [u8]) -> Option<Entry<'a>> {
         LEASE => Entry::Lease {
             ms: u32::from_le_bytes(take(rest)?),
         },
+        BAN => Entry::Ban {
+            key: Cow::Owned(take_key(rest)?),
+            ban: Cow::Owned(Ban {
+                until_unix_ms: u64::from_le_bytes(take(rest)?),
+                text: take_text(rest)?.into(),
+            }),
+        },
+        UNBAN => Entry::Unban {
+            key: Cow::Owned(take_key(rest)?),
+        },
         _ => return None,
     })
 }
@@ -247,6 +316,18 @@ fn take_text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
     let (text, left) = rest.split_at_checked(length)?;
     *rest = left;
     std::str::from_utf8(text).ok()
+}
+
+fn take_key(rest: &mut &[u8]) -> Option<BanKey> {
+    Some(match take::<1>(rest)?[0] {
+        ACCOUNT => BanKey::Account(take_text(rest)?.into()),
+        DEVICE => BanKey::Device(take_text(rest)?.into()),
+        NETWORK => {
+            let address = u128::from_be_bytes(take(rest)?);
+            BanKey::Network(Network::new(address, take::<1>(rest)?[0])?)
+        }
+        _ => return None,
+    })
 }
 
 fn take_shard(rest: &mut &[u8]) -> Option<ShardKey> {

@@ -101,13 +101,14 @@ impl Center {
     /// not waited for: the new fence keeps it from backends.
     pub(super) fn handle_move(
         &mut self,
+        now: Now,
         link: LinkId,
         index: ShardIndex,
         wanted: &Move,
     ) -> Result<(), LinkFault> {
         self.check_rebuilt(index)?;
         let next = ticket_of(&wanted.next)?.ok_or(LinkFault::Session)?;
-        let moved = self.move_to(index, wanted, next);
+        let moved = self.move_to(now, index, wanted, next);
         let later = matches!(moved, Err(Later));
         let session = moved.ok().flatten();
         let count = match (&session, later) {
@@ -126,6 +127,7 @@ impl Center {
 
     fn move_to(
         &mut self,
+        now: Now,
         index: ShardIndex,
         wanted: &Move,
         next: Ticket,
@@ -143,7 +145,9 @@ impl Center {
                 None => Ok(None),
             };
         };
-        if !user.is_movable() {
+        // A session that is banned and yet here is one whose shard cannot be told.
+        let is_banned = self.ban_text(now, &user.account, &user.device).is_some();
+        if !user.is_movable() || is_banned {
             return Err(Later);
         }
         let (session, old_fence, old_shard) = (user.session, user.fence, user.shard);
@@ -200,11 +204,12 @@ impl Center {
 
     /// A shard holds this session no more, and has not ended it: it waits for its client as
     /// long as it would have there, or ends if nobody else could go on with it.
-    pub(super) fn keep_or_end(&mut self, now: Time, session: SessionId, resume_ms: u32) {
+    pub(super) fn keep_or_end(&mut self, now: Now, session: SessionId, resume_ms: u32) {
+        let may_play = |user: &User| self.ban_text(now, &user.account, &user.device).is_none();
         let user = self.users.by_session(session);
-        if resume_ms > 0 && user.is_some_and(User::is_movable) {
+        if resume_ms > 0 && user.is_some_and(|user| user.is_movable() && may_play(user)) {
             self.counts.orphaned += 1;
-            let until = now.after_ms(u64::from(resume_ms));
+            let until = now.time.after_ms(u64::from(resume_ms));
             self.users.orphan(session, until);
         } else {
             self.users.remove(session);
@@ -248,6 +253,7 @@ fn live_session(user: &User) -> LiveSession {
         // The shard has it from its client.
         ticket: Vec::new(),
         channel: user.channel.to_string(),
+        device: user.device.to_string(),
         client_version: user.client_version,
         login_unix_ms,
         bindings,

@@ -84,6 +84,12 @@ impl Shards {
         self.slots.iter().flatten().map(|shard| &shard.key)
     }
 
+    /// All links, in the order of their shards' slots.
+    pub(super) fn links(&self) -> Vec<LinkId> {
+        let shards = self.slots.iter().flatten();
+        shards.filter_map(|shard| shard.link).collect()
+    }
+
     pub(super) fn by_link(&self, link: LinkId) -> Option<ShardIndex> {
         self.by_link.get(&link).copied()
     }

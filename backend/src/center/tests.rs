@@ -1,6 +1,7 @@
-//! Rules one by one; sessions that go to another shard are in [`moves`], random histories in
-//! [`histories`].
+//! Rules one by one; bans are in [`bans`], sessions that go to another shard in [`moves`],
+//! random histories in [`histories`].
 
+mod bans;
 mod histories;
 mod moves;
 
@@ -151,7 +152,10 @@ impl Rig {
         );
         self.sent = sent
             .into_iter()
-            .filter(|(_, message)| !matches!(message, to_shard::Message::Hello(_)))
+            .filter(|(_, message)| {
+                use to_shard::Message::{Hello, Networks};
+                !matches!(message, Hello(_) | Networks(_))
+            })
             .collect();
         link
     }
@@ -522,6 +526,7 @@ fn a_list_cannot_take_what_was_never_granted_or_belongs_to_another() {
             session: entry.session,
             fence: entry.fence,
             reason: REVOKED,
+            text: String::new(),
         });
         assert_eq!(rig.sent(), [(link, revoke)]);
     }
@@ -546,6 +551,7 @@ fn of_two_sessions_of_an_account_the_higher_fence_stays() {
             session,
             fence,
             reason: REVOKED,
+            text: String::new(),
         })
     };
     assert_eq!(rig.sent(), [(a, revoke(1, 5)), (b, revoke(4, 6))]);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backend::center::CenterSettings;
-use backend::center_driver::{CenterConfig, CenterStartError, drive_center, open_center};
+use backend::center_driver::{CenterConfig, CenterStartError, desk, drive_center, open_center};
 use backend::counters::CenterCounters;
 use backend::journal::{JournalEngine, probe};
 use protocol::control::{
@@ -21,6 +21,7 @@ use crate::shard::{BACKEND_SEED, GATEWAY_SEED, Shard, identity, run};
 
 fn config(dir: &Path, engine: Option<JournalEngine>) -> CenterConfig {
     CenterConfig {
+        desk: desk().1,
         listen: ([127, 0, 0, 1], 0).into(),
         identity: identity(BACKEND_SEED),
         gateway_keys: vec![identity(GATEWAY_SEED).public_key()],
@@ -112,6 +113,9 @@ async fn attach(center: &RunningCenter, name: &str, sessions: Vec<LiveSession>) 
         last: true,
     }));
     shard.flush().await;
+    let networks = shard.hear().await;
+    let all = matches!(&networks, to_shard::Message::Networks(networks) if networks.first);
+    assert!(all, "the banned networks come first: {networks:?}");
     shard
 }
 

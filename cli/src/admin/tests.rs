@@ -25,6 +25,7 @@ fn serve(token: Option<&str>) -> SocketAddr {
             }),
             not_ready: Box::new(move || (name == "game").then(|| "no gateway yet".to_owned())),
             finder: None,
+            desk: None,
         })
     };
     port.serve(vec![role("gateway", &["gw-"]), role("game", &["game"])])

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use gateway::shard::Versions;
 use ipnet::IpNet;
 use protocol::limits;
 use uplink::PublicKey;
@@ -40,6 +41,8 @@ pub struct GatewayConfig {
     pub identity_file: PathBuf,
     /// `[center]`.
     pub center: PeerConfig,
+    /// `[versions]`.
+    pub versions: VersionsConfig,
     /// `[[group]]`.
     pub groups: Vec<GroupConfig>,
     /// `[admin]`.
@@ -143,6 +146,24 @@ pub struct TokenConfig {
     pub key_files: Vec<PathBuf>,
 }
 
+/// `[versions]` of the game client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionsConfig {
+    /// Older ones are sent away.
+    pub minimum: u32,
+    /// Where they get another one: the text of their CLOSE.
+    pub upgrade_address: Option<String>,
+}
+
+/// One of a group's instances.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceConfig {
+    /// Where it is.
+    pub peer: PeerConfig,
+    /// The client versions that it takes.
+    pub versions: Versions,
+}
+
 /// `[[group]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupConfig {
@@ -151,7 +172,7 @@ pub struct GroupConfig {
     /// For people.
     pub name: String,
     /// The processes that serve it.
-    pub instances: Vec<PeerConfig>,
+    pub instances: Vec<InstanceConfig>,
 }
 
 impl GatewayConfig {
@@ -185,6 +206,7 @@ impl GatewayConfig {
             token: TokenConfig::read(reader),
             identity_file: reader.path(key("uplink.identity_file"), "gateway.identity"),
             center: PeerConfig::read(reader, "center"),
+            versions: VersionsConfig::read(reader),
             groups: read_groups(reader),
             admin: AdminConfig::read(reader, "127.0.0.1:7001"),
             log: LogConfig::read(reader),
@@ -413,6 +435,41 @@ impl TokenConfig {
     }
 }
 
+impl VersionsConfig {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let versions = Self {
+            // Every version is let in until somebody says which are too old.
+            minimum: reader.integer32(key("versions.minimum"), Some(0), 0..=u32::MAX),
+            upgrade_address: reader.optional_text(key("versions.upgrade_address")),
+        };
+        let address = versions.upgrade_address.as_deref();
+        if versions.minimum > 0 && address.is_none() {
+            reader.problem_at(
+                "versions.minimum",
+                "who is sent away must be told where to get another version: set \
+                 versions.upgrade_address"
+                    .to_owned(),
+            );
+        }
+        if address.is_some_and(|address| address.len() > limits::REASON_TEXT_BYTES_MAX) {
+            reader.problem_at(
+                "versions.upgrade_address",
+                format!("longer than {} bytes", limits::REASON_TEXT_BYTES_MAX),
+            );
+        }
+        versions
+    }
+}
+
+impl InstanceConfig {
+    fn read(reader: &mut Reader<'_>, prefix: &str) -> Self {
+        Self {
+            peer: PeerConfig::read(reader, prefix),
+            versions: reader.versions(key(format!("{prefix}.client_versions"))),
+        }
+    }
+}
+
 fn read_groups(reader: &mut Reader<'_>) -> Vec<GroupConfig> {
     let count = reader.tables("group");
     if count == 0 {
@@ -440,8 +497,8 @@ fn read_groups(reader: &mut Reader<'_>) -> Vec<GroupConfig> {
             );
         }
         let path = format!("{prefix}.instances");
-        let instances: Vec<PeerConfig> = (0..reader.tables(&path))
-            .map(|instance| PeerConfig::read(reader, &format!("{path}.{instance}")))
+        let instances: Vec<InstanceConfig> = (0..reader.tables(&path))
+            .map(|instance| InstanceConfig::read(reader, &format!("{path}.{instance}")))
             .collect();
         if instances.is_empty() {
             reader.problem_at(

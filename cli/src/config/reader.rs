@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use gateway::shard::{ALL_VERSIONS, Versions};
 use ipnet::IpNet;
 use uplink::PublicKey;
 
@@ -260,6 +261,29 @@ impl<'a> Reader<'a> {
                         .to_owned()
                 })
         })
+    }
+
+    /// A range of versions; every version where there is none.
+    pub fn versions(&mut self, key: Key) -> Versions {
+        let range = |text: &str| {
+            let (from, to) = text.split_once("..")?;
+            let from = if from.is_empty() {
+                0
+            } else {
+                from.parse().ok()?
+            };
+            let to = match to {
+                "" => u32::MAX,
+                to => to.strip_prefix('=')?.parse().ok()?,
+            };
+            (from <= to).then_some(from..=to)
+        };
+        self.parsed(key, Some(".."), |text| {
+            range(text).ok_or_else(|| {
+                "a range of versions, such as \"10..=19\", \"20..\" or \"..=9\"".to_owned()
+            })
+        })
+        .unwrap_or(ALL_VERSIONS)
     }
 
     /// A list of origins of web pages.

@@ -91,7 +91,10 @@ fn overrides_reach_into_arrays_of_tables() {
     let set = ["group.0.id=9", "group.0.instances.0.address=game:7300"];
     let (config, _) = gateway(&set, &MACHINE);
     assert_eq!(config.groups[0].id, 9);
-    assert_eq!(config.groups[0].instances[0].address.as_str(), "game:7300");
+    assert_eq!(
+        config.groups[0].instances[0].peer.address.as_str(),
+        "game:7300"
+    );
     let overrides = Overrides {
         environment: Vec::new(),
         set: vec!["group.1.id=2".into()],

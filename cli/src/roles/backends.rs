@@ -8,7 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 
 use backend::center::CenterSettings;
-use backend::center_driver::{CenterConfig as OpenCenterConfig, drive_center, open_center};
+use backend::center_driver::{self, CenterConfig as OpenCenterConfig, drive_center, open_center};
 use backend::counters::{CenterCounters, GameCounters, Metric};
 use backend::game::{GameConfig as OpenGameConfig, drive_game, open_game};
 use backend::journal::JournalEngine;
@@ -29,6 +29,7 @@ use crate::keys;
 /// # Errors
 /// A key is missing, the journal cannot be used, the port is taken.
 pub fn start_center(config: &CenterConfig) -> anyhow::Result<(Running, RoleView)> {
+    let (desk, desk_end) = center_driver::desk();
     let open = OpenCenterConfig {
         listen: config.listen.quic,
         identity: keys::read_identity(&config.listen.identity_file)?,
@@ -45,6 +46,7 @@ pub fn start_center(config: &CenterConfig) -> anyhow::Result<(Running, RoleView)
             lease_ms: u32::try_from(config.lease_ms).unwrap_or(u32::MAX),
             sessions_max: config.sessions_max as usize,
         },
+        desk: desk_end,
     };
     let counters = Arc::new(CenterCounters::default());
     let shown = Arc::clone(&counters);
@@ -69,6 +71,7 @@ pub fn start_center(config: &CenterConfig) -> anyhow::Result<(Running, RoleView)
             (degraded == Some(1)).then(|| "the journal cannot be written".to_owned())
         }),
         finder: None,
+        desk: Some(desk),
     };
     Ok((running, view))
 }
@@ -186,6 +189,7 @@ fn view_games(games: Vec<Arc<GameCounters>>) -> RoleView {
         }),
         not_ready: Box::new(|| None),
         finder: None,
+        desk: None,
     }
 }
 

@@ -87,6 +87,7 @@ pub fn start(config: &GatewayConfig) -> anyhow::Result<(Running, RoleView)> {
             (!is_ready()).then(|| "center, or every instance of a group, is away".to_owned())
         }),
         finder: Some(finder),
+        desk: None,
     };
     let (tell, ended) = oneshot::channel();
     let draining = Arc::new(AtomicBool::new(false));
@@ -160,10 +161,14 @@ fn settings(config: &GatewayConfig) -> anyhow::Result<Settings> {
     for group in &config.groups {
         groups.push(ShardGroup {
             group: GroupId(group.id),
-            instances: group.instances.len(),
+            instances: group
+                .instances
+                .iter()
+                .map(|it| it.versions.clone())
+                .collect(),
         });
         for instance in &group.instances {
-            instances.push(target(&format!("group {}", group.name), instance)?);
+            instances.push(target(&format!("group {}", group.name), &instance.peer)?);
         }
     }
     let ms = |ms: u64| u32::try_from(ms).unwrap_or(u32::MAX);
@@ -195,6 +200,13 @@ fn settings(config: &GatewayConfig) -> anyhow::Result<Settings> {
                 frames: config.rekey_frames,
             },
             compress_bytes_min: config.compression_bytes_min as usize,
+            version_min: config.versions.minimum,
+            upgrade_address: config
+                .versions
+                .upgrade_address
+                .as_deref()
+                .unwrap_or_default()
+                .into(),
             front: FrontConfig {
                 proxy_required: config.listen.proxy_required,
                 trusted: Trust::new(config.listen.proxy_trusted.clone()),

@@ -10,6 +10,7 @@ mod crowds;
 mod datagrams;
 mod dev;
 mod docs;
+mod door;
 mod faults;
 mod front;
 mod help;

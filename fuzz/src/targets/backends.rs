@@ -187,6 +187,7 @@ pub fn to_shard_messages() -> Vec<Vec<u8>> {
             session: 1,
             fence: 1,
             reason: 43,
+            text: String::new(),
             ..control::Revoke::default()
         }),
         to_shard::Message::Found(control::Found {

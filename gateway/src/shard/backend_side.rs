@@ -20,6 +20,11 @@ use super::{Action, Notice, Shard};
 const LEASE_MS_MIN: u32 = 300;
 
 impl Uplink {
+    /// Whether sessions of this version of the client can be opened here.
+    pub(super) fn takes(&self, version: u32) -> bool {
+        self.up && self.versions.contains(&version)
+    }
+
     /// Whether a session with this binding is open here.
     pub(super) fn holds(&self, binding: &Binding) -> bool {
         self.up && binding.epoch == self.epoch
@@ -114,10 +119,12 @@ impl Shard {
                         SessionId(revoke.session),
                         Fence(revoke.fence),
                         reason.unwrap_or(CloseReason::Revoked),
+                        &revoke.text,
                     );
                 }
                 to_shard::Message::Found(found) => self.handle_found(now, &found),
                 to_shard::Message::Moved(moved) => self.handle_moved(now, moved),
+                to_shard::Message::Networks(networks) => self.handle_networks(&networks),
                 to_shard::Message::Hello(_) => {}
             }
         } else {
@@ -235,7 +242,7 @@ impl Shard {
             return;
         }
         let reason = CloseReason::from_code(reason).unwrap_or(CloseReason::Kicked);
-        self.close_session(now, id, fence, reason);
+        self.close_session(now, id, fence, reason, "");
     }
 
     /// A message body for a client.

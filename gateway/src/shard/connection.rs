@@ -60,6 +60,8 @@ pub struct PendingLogin {
     pub client_version: u32,
     /// Distribution channel.
     pub channel: Box<str>,
+    /// Device, by the client's word.
+    pub device: Box<str>,
 }
 
 /// Which session a connection is about to take.
@@ -117,6 +119,8 @@ pub struct Session {
     pub account: Box<str>,
     /// Distribution channel.
     pub channel: Box<str>,
+    /// Device, by the client's word; center goes by it.
+    pub device: Box<str>,
     /// Version of the game client.
     pub client_version: u32,
     /// When login was done, Unix ms.

@@ -330,7 +330,11 @@ impl Shard {
                 Chunk::Padding(_) => {}
                 Chunk::Ack(ack) => datagrams.end.handle_ack(now.time, &ack),
                 Chunk::Challenge(token) => datagrams.handle_challenge(now.time, token),
-                Chunk::Response(token) => self.handle_response(now.time, connection, token),
+                Chunk::Response(token) => {
+                    self.handle_response(now.time, connection, token);
+                    // It may have moved to where nobody may be.
+                    self.check_network(now, connection.peer)?;
+                }
                 Chunk::NewCid(_) => return Err(CloseReason::BadBody),
                 Chunk::Body { flags, bytes } => {
                     if !is_direct(bytes) {
@@ -570,6 +574,7 @@ impl Shard {
         if self.draining {
             return Err(CloseReason::Draining);
         }
+        self.check_network(now, Some(from))?;
         if self.connections_open - self.sessions.len() >= self.config.connections_before_login_max {
             return Err(CloseReason::Full);
         }

@@ -126,9 +126,13 @@ impl Shard {
                 Ok(Step::Wait) => break,
                 Ok(Step::Done(address)) => {
                     connection.peer = address.or(connection.peer);
+                    self.check_network(now, connection.peer)?;
                     return self.handle_stream(now, connection, data, pause_us);
                 }
-                Ok(Step::Open(address)) => connection.peer = address.or(connection.peer),
+                Ok(Step::Open(address)) => {
+                    connection.peer = address.or(connection.peer);
+                    end = self.check_network(now, connection.peer);
+                }
                 Ok(Step::Message { text: true, .. }) => {
                     front.refuse_text();
                     end = Err(CloseReason::BadWebsocket);

@@ -173,7 +173,7 @@ impl Shard {
         };
         // Center says where it is now. A copy of it that is here still is an older one.
         if let Some(fence) = self.session_here(id).map(|session| session.fence) {
-            self.close_session(now, id, fence, CloseReason::Superseded);
+            self.close_session(now, id, fence, CloseReason::Superseded, "");
         }
         self.counters.moves.add(1);
         self.arrive(now, pending, Box::new(session), connection);
@@ -214,6 +214,7 @@ impl Shard {
             fence: Fence(live.fence),
             account: live.account.into(),
             channel: live.channel.into(),
+            device: live.device.into(),
             client_version: live.client_version,
             login_unix_ms: live.login_unix_ms,
             bindings: vec![Binding::default(); self.config.groups.len()].into(),

@@ -64,6 +64,7 @@ impl Shard {
         if login.method != LOGIN_METHOD_TOKEN {
             return Err(CloseReason::BadToken);
         }
+        self.check_version(login.client_version)?;
         let claims = self.verifier.verify(login.credential, now.unix_ms)?;
         if self.draining {
             return Err(CloseReason::Draining);
@@ -79,6 +80,7 @@ impl Shard {
             token_expires_unix_ms: claims.expires_unix_ms,
             client_version: login.client_version,
             channel: login.channel.into(),
+            device: login.device.into(),
         };
         if self.uplinks[CENTER].up {
             let message = claim_message(connection.id, connection.ticket.as_ref(), &pending);
@@ -86,6 +88,19 @@ impl Shard {
         }
         connection.phase = Phase::Claiming(Box::new(pending));
         Ok(())
+    }
+
+    /// Whether this version of the client is let in: one that is too old is not, nor one that no
+    /// configured instance of some group takes.
+    fn check_version(&self, version: u32) -> Result<(), CloseReason> {
+        let is_taken = |group| {
+            self.uplinks_of(group)
+                .any(|at| self.uplinks[at].versions.contains(&version))
+        };
+        match version >= self.config.version_min && (0..self.config.groups.len()).all(is_taken) {
+            true => Ok(()),
+            false => Err(CloseReason::UpgradeRequired),
+        }
     }
 
     pub(super) fn handle_claim_granted(&mut self, now: Now, granted: &ClaimGranted) {
@@ -119,6 +134,7 @@ impl Shard {
             fence,
             account: pending.account,
             channel: pending.channel,
+            device: pending.device,
             client_version: pending.client_version,
             login_unix_ms: now.unix_ms,
             bindings: vec![Binding::default(); self.config.groups.len()].into(),
@@ -142,9 +158,10 @@ impl Shard {
             ClaimRefusal::TokenReused => CloseReason::TokenReused,
             ClaimRefusal::AlreadyOnline => CloseReason::AlreadyOnline,
             ClaimRefusal::Full => CloseReason::Full,
+            ClaimRefusal::Banned => CloseReason::Banned,
             ClaimRefusal::Degraded | ClaimRefusal::Unspecified => CloseReason::CenterUnavailable,
         };
-        self.close(now, id, reason);
+        self.close_with(now, id, reason, &refused.text);
     }
 
     /// A connection has a session, for the first time or again: its client is told,
@@ -206,6 +223,7 @@ impl Shard {
         session: SessionId,
         fence: Fence,
         reason: CloseReason,
+        text: &str,
     ) {
         let Some(&id) = self.sessions.get(&session) else {
             return self.close_parked(now, session, fence, reason);
@@ -215,7 +233,7 @@ impl Shard {
             .and_then(|connection| connection.session())
             .is_some_and(|s| s.fence == fence);
         if fits {
-            self.close(now, id, reason);
+            self.close_with(now, id, reason, text);
         }
     }
 
@@ -268,12 +286,16 @@ impl Shard {
                 self.uplinks_of(group)
                     .filter(|&at| {
                         let uplink = &self.uplinks[at];
-                        uplink.up && !has_left(uplink)
+                        uplink.takes(session.client_version) && !has_left(uplink)
                     })
                     .max_by_key(|&at| rendezvous(session.id, at))
             });
             let Some(at) = chosen else {
-                if self.uplinks_of(group).any(|at| self.uplinks[at].up) {
+                let version = session.client_version;
+                if self
+                    .uplinks_of(group)
+                    .any(|at| self.uplinks[at].takes(version))
+                {
                     return Some(CloseReason::LinkLost);
                 }
                 continue;
@@ -468,6 +490,7 @@ impl Shard {
             parked: at.is_none(),
             ticket: key_of(ticket),
             channel: session.channel.to_string(),
+            device: session.device.to_string(),
             client_version: session.client_version,
             login_unix_ms: session.login_unix_ms,
             bindings: self.bindings_of(session),
@@ -565,6 +588,7 @@ fn claim_message(
         token_expires_unix_ms: pending.token_expires_unix_ms,
         client_version: pending.client_version,
         channel: pending.channel.to_string(),
+        device: pending.device.to_string(),
         slot: id.index,
         generation: id.generation,
         ticket: key_of(ticket),

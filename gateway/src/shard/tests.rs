@@ -1,6 +1,7 @@
 //! The core against the protocol's own client, with a center and one backend
 //! played by the test.
 
+mod bans;
 mod moves;
 mod quality;
 mod resumes;

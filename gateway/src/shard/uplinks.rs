@@ -8,7 +8,7 @@ use prost::Message;
 use protocol::control::{ToBackend, to_backend};
 use protocol::limits::UPLINK_STREAMS;
 
-use super::Shard;
+use super::{Shard, Versions};
 use crate::engine::ConnId;
 
 /// Index of center's uplink.
@@ -22,6 +22,8 @@ const STREAMS: usize = 1 + UPLINK_STREAMS as usize;
 pub struct Uplink {
     /// Index of its group in the configuration; `None` for center.
     pub group: Option<usize>,
+    /// Versions of the client that it takes.
+    pub versions: Versions,
     /// The streams stand and the hello is out.
     pub connected: bool,
     /// The hellos are exchanged.
@@ -49,9 +51,10 @@ const _: () = assert!(STREAMS <= 8, "`dirty` has a bit for each");
 
 impl Uplink {
     /// An uplink that is down.
-    pub fn new(group: Option<usize>) -> Self {
+    pub fn new(group: Option<usize>, versions: Versions) -> Self {
         Self {
             group,
+            versions,
             connected: false,
             up: false,
             epoch: 0,
@@ -105,7 +108,7 @@ impl Shard {
     /// The uplinks of a group, by its index in the configuration.
     pub(super) fn uplinks_of(&self, group: usize) -> Range<usize> {
         let first = self.group_first_uplink[group];
-        first..first + self.config.groups[group].instances
+        first..first + self.config.groups[group].instances.len()
     }
 
     /// Moves the bytes of the next stream that has some into `sink`, which

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use backend::center::CenterSettings;
-use backend::center_driver::{CenterConfig, drive_center, open_center};
+use backend::center_driver::{CenterConfig, desk, drive_center, open_center};
 use backend::counters::{CenterCounters, GameCounters};
 use backend::game::{GameConfig, drive_game, open_game};
 use backend::journal::JournalEngine;
@@ -16,7 +16,7 @@ use backend::stub::{Game, StubSettings};
 use clap::Parser;
 use gateway::drive::{Gateway, GatewayConfig};
 use gateway::engine::EngineKind;
-use gateway::shard::{GroupConfig, ShardConfig};
+use gateway::shard::{ALL_VERSIONS, GroupConfig, ShardConfig};
 use loadtest::progress::Status;
 use loadtest::report::Report;
 use loadtest::{Hosting, LoadtestArgs};
@@ -192,6 +192,7 @@ fn base64(bytes: &[u8]) -> String {
 
 fn start_center(data_dir: std::path::PathBuf) -> Role {
     let config = CenterConfig {
+        desk: desk().1,
         listen: ([127, 0, 0, 1], 0).into(),
         identity: identity(Who::Center),
         gateway_keys: vec![identity(Who::Gateway).public_key()],
@@ -254,7 +255,7 @@ fn gateway_config(key: &StaticKey, center: SocketAddr, game: SocketAddr) -> Gate
             key: key.clone(),
             groups: vec![GroupConfig {
                 group: GROUP,
-                instances: 1,
+                instances: vec![ALL_VERSIONS],
             }],
             sessions_max: 10_000,
             connections_before_login_max: 10_000,
@@ -269,6 +270,8 @@ fn gateway_config(key: &StaticKey, center: SocketAddr, game: SocketAddr) -> Gate
             uplink_queue_bytes_max: 4 << 20,
             rekey: RekeyPolicy::default(),
             compress_bytes_min: usize::MAX,
+            version_min: 0,
+            upgrade_address: Arc::default(),
             front: Default::default(),
             datagrams: None,
         },

@@ -116,7 +116,7 @@ impl Comeback {
         if in_since.is_none() || goes {
             self.turn = self.turn.wrapping_add(1);
         }
-        if closed.is_some_and(|closed| self.is_final(closed)) {
+        if closed.is_some_and(|closed| self.is_final(closed, in_since.is_some())) {
             return Next::Final;
         }
         self.attempts += 1;
@@ -140,7 +140,8 @@ impl Comeback {
         }
     }
 
-    fn is_final(&self, closed: Closed) -> bool {
+    /// Whether another attempt would end in the same way; `was_open`: it ended in a session.
+    fn is_final(&self, closed: Closed, was_open: bool) -> bool {
         let (Closed::ByGateway(Some(reason)) | Closed::ByClient(reason)) = closed else {
             return false;
         };
@@ -153,6 +154,7 @@ impl Comeback {
             // The key or the version does not fit. Once it did, what says so now is not the
             // gateway: before the keys stand nothing is authenticated.
             CloseReason::BadHandshake | CloseReason::BadVersion => !self.was_in,
+            CloseReason::Banned | CloseReason::UpgradeRequired => was_open || !self.was_in,
             _ => false,
         }
     }

@@ -41,7 +41,7 @@ pub mod to_backend {
 /// Backend to gateway shard.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ToShard {
-    #[prost(oneof = "to_shard::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "to_shard::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub message: ::core::option::Option<to_shard::Message>,
 }
 /// Nested message and enum types in `ToShard`.
@@ -62,6 +62,9 @@ pub mod to_shard {
         Found(super::Found),
         #[prost(message, tag = "7")]
         Moved(super::Moved),
+        /// center only
+        #[prost(message, tag = "8")]
+        Networks(super::Networks),
     }
 }
 /// First message of every link. `boot` is drawn at random by each process at
@@ -122,6 +125,8 @@ pub struct Claim {
     /// the key of the session's ticket
     #[prost(bytes = "vec", tag = "9")]
     pub ticket: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "10")]
+    pub device: ::prost::alloc::string::String,
 }
 /// The client of this claim has gone: it must not take the place of the next.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -138,7 +143,7 @@ pub struct ClaimGranted {
     #[prost(uint64, tag = "3")]
     pub fence: u64,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClaimRefused {
     #[prost(uint64, tag = "1")]
     pub claim: u64,
@@ -146,6 +151,9 @@ pub struct ClaimRefused {
     pub refusal: i32,
     #[prost(uint32, tag = "3")]
     pub retry_after_ms: u32,
+    /// for the player; empty: the reason's own
+    #[prost(string, tag = "4")]
+    pub text: ::prost::alloc::string::String,
 }
 /// The session has ended. Fences rise, so a late Release harms no successor.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -196,6 +204,8 @@ pub struct LiveSession {
     pub bindings: ::prost::alloc::vec::Vec<Instance>,
     #[prost(message, repeated, tag = "12")]
     pub left: ::prost::alloc::vec::Vec<Instance>,
+    #[prost(string, tag = "13")]
+    pub device: ::prost::alloc::string::String,
 }
 /// One start of an instance of a group.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -299,7 +309,7 @@ pub struct Renewed {
     pub renewal: u64,
 }
 /// The session is to end.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Revoke {
     #[prost(fixed64, tag = "1")]
     pub session: u64,
@@ -308,6 +318,34 @@ pub struct Revoke {
     /// wire code of a close reason
     #[prost(uint32, tag = "3")]
     pub reason: u32,
+    /// for the player; empty: the reason's own
+    #[prost(string, tag = "4")]
+    pub text: ::prost::alloc::string::String,
+}
+/// Networks from which nobody may connect: all of them after a hello, in chunks, then each
+/// change. Those who are connected from there are closed.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Networks {
+    /// what was told before is void
+    #[prost(bool, tag = "1")]
+    pub first: bool,
+    #[prost(message, repeated, tag = "2")]
+    pub networks: ::prost::alloc::vec::Vec<BannedNetwork>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BannedNetwork {
+    /// 16 bytes, an IPv6 address
+    #[prost(bytes = "vec", tag = "1")]
+    pub address: ::prost::alloc::vec::Vec<u8>,
+    /// bits of it
+    #[prost(uint32, tag = "2")]
+    pub prefix: u32,
+    /// 0: until it is lifted
+    #[prost(fixed64, tag = "3")]
+    pub until_unix_ms: u64,
+    /// not banned any more
+    #[prost(bool, tag = "4")]
+    pub lifted: bool,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -318,6 +356,7 @@ pub enum ClaimRefusal {
     /// the journal cannot be written
     Degraded = 3,
     Full = 4,
+    Banned = 5,
 }
 impl ClaimRefusal {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -331,6 +370,7 @@ impl ClaimRefusal {
             Self::AlreadyOnline => "CLAIM_REFUSAL_ALREADY_ONLINE",
             Self::Degraded => "CLAIM_REFUSAL_DEGRADED",
             Self::Full => "CLAIM_REFUSAL_FULL",
+            Self::Banned => "CLAIM_REFUSAL_BANNED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -341,6 +381,7 @@ impl ClaimRefusal {
             "CLAIM_REFUSAL_ALREADY_ONLINE" => Some(Self::AlreadyOnline),
             "CLAIM_REFUSAL_DEGRADED" => Some(Self::Degraded),
             "CLAIM_REFUSAL_FULL" => Some(Self::Full),
+            "CLAIM_REFUSAL_BANNED" => Some(Self::Banned),
             _ => None,
         }
     }

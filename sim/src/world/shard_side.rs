@@ -8,7 +8,7 @@ use std::sync::Arc;
 use gateway::counters::Counters;
 use gateway::engine::ConnId;
 use gateway::front::FrontConfig;
-use gateway::shard::{DatagramConfig, GroupConfig, Shard, ShardConfig};
+use gateway::shard::{ALL_VERSIONS, DatagramConfig, GroupConfig, Shard, ShardConfig};
 use protocol::check::Rate;
 use protocol::cipher::RekeyPolicy;
 use protocol::ids::ShardId;
@@ -117,11 +117,11 @@ impl ShardHost {
 fn groups(plan: &Plan) -> Vec<GroupConfig> {
     let echo = GroupConfig {
         group: GROUP,
-        instances: plan.games,
+        instances: vec![ALL_VERSIONS; plan.games],
     };
     let map = plan.map.as_ref().map(|map| GroupConfig {
         group: MAP_GROUP,
-        instances: map.instances,
+        instances: vec![ALL_VERSIONS; map.instances],
     });
     std::iter::once(echo).chain(map).collect()
 }
@@ -170,6 +170,8 @@ impl World {
                 frames: plan.rekey_frames,
             },
             compress_bytes_min: plan.compress_bytes_min,
+            version_min: 0,
+            upgrade_address: Arc::default(),
             front: FrontConfig::default(),
             datagrams: Some(DatagramConfig {
                 cookie_secret,

@@ -17,6 +17,17 @@ const USED: TokenUse = TokenUse {
     claim: 3,
 };
 
+fn ban() -> Ban {
+    Ban {
+        until_unix_ms: 5,
+        text: "cheating".into(),
+    }
+}
+
+fn network() -> BanKey {
+    BanKey::Network(Network::new(u128::MAX, 64).expect("a length"))
+}
+
 fn entries() -> Vec<Entry<'static>> {
     vec![
         Entry::Reserved {
@@ -30,6 +41,21 @@ fn entries() -> Vec<Entry<'static>> {
         Entry::Attached(key(1)),
         Entry::Attached(key(2)),
         Entry::Detached(key(1)),
+        Entry::Ban {
+            key: Cow::Owned(BanKey::Device("phone".into())),
+            ban: Cow::Owned(ban()),
+        },
+        Entry::Ban {
+            key: Cow::Owned(network()),
+            ban: Cow::Owned(ban()),
+        },
+        Entry::Ban {
+            key: Cow::Owned(BanKey::Account("mallory".into())),
+            ban: Cow::Owned(ban()),
+        },
+        Entry::Unban {
+            key: Cow::Owned(BanKey::Device("phone".into())),
+        },
         Entry::Lease { ms: 15_000 },
     ]
 }
@@ -44,6 +70,11 @@ fn entries_are_replayed() {
     assert_eq!(recovered.tokens.get("token"), Some(&USED));
     assert_eq!(recovered.attached.iter().collect::<Vec<_>>(), [&key(2)]);
     assert_eq!(recovered.lease_ms, 15_000);
+    let bans = [
+        (BanKey::Account("mallory".into()), ban()),
+        (network(), ban()),
+    ];
+    assert_eq!(recovered.bans, BTreeMap::from(bans));
 }
 
 #[test]

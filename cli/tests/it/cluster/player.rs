@@ -137,13 +137,35 @@ impl Player {
 
     /// Over a socket that is there; login is under way.
     fn over(gateway_key: [u8; 32], token: String, socket: Socket) -> Self {
+        Self::over_as(gateway_key, token, socket, 1, String::new())
+    }
+
+    /// Connects with a version of the game and a device of its own; login is under way.
+    pub fn connect_as(cluster: &Cluster, token: String, version: u32, device: &str) -> Self {
+        let socket = Socket::open(Carrier::Tcp, cluster.address());
+        Self::over_as(
+            cluster.gateway_key,
+            token,
+            socket,
+            version,
+            device.to_owned(),
+        )
+    }
+
+    fn over_as(
+        gateway_key: [u8; 32],
+        token: String,
+        socket: Socket,
+        client_version: u32,
+        device: String,
+    ) -> Self {
         let origin = Instant::now();
         let config = ClientConfig {
             gateway_key,
             token,
-            client_version: 1,
+            client_version,
             channel: "tests".to_owned(),
-            device: String::new(),
+            device,
             outbox: OutboxLimits::default(),
             rekey: RekeyPolicy::default(),
             compress_bytes_min: 64,
@@ -172,6 +194,11 @@ impl Player {
         self.asked = id.expect("room in the outbox");
         self.transmit();
         self.asked
+    }
+
+    /// What the gateway said in words when it closed.
+    pub fn close_text(&self) -> &str {
+        self.client.close_text()
     }
 
     /// Messages that the backend has not acknowledged.

@@ -136,6 +136,7 @@ fn a_session_goes_on_where_its_client_comes() {
         session: live.session,
         fence: live.fence - 100,
         reason: CloseReason::Superseded as u32,
+        text: String::new(),
     };
     home.control(0, to_shard::Message::Revoke(revoke));
     home.collect();
@@ -253,7 +254,7 @@ fn a_session_is_opened_where_it_was_and_never_where_it_left() {
         live.left = vec![instance(left)];
         let groups = vec![GroupConfig {
             group: GROUP,
-            instances: 2,
+            instances: vec![ALL_VERSIONS; 2],
         }];
         let mut other = World::new(ShardConfig {
             resume_ms: 60_000,

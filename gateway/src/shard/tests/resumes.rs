@@ -297,6 +297,7 @@ fn parked_sessions_end_with_the_lease_and_by_the_word_of_others() {
                     session,
                     fence,
                     reason,
+                    text: String::new(),
                 })
             };
             world.control(0, revoke(fence_of.expect("parked") + fence));

@@ -118,6 +118,8 @@ fn what_another_attempt_would_not_mend_is_final() {
         CloseReason::Kicked,
         CloseReason::BadToken,
         CloseReason::TokenAudience,
+        CloseReason::Banned,
+        CloseReason::UpgradeRequired,
     ];
     let first = [CloseReason::BadHandshake, CloseReason::BadVersion];
     for &reason in CloseReason::ALL {
@@ -131,6 +133,12 @@ fn what_another_attempt_would_not_mend_is_final() {
         let is_final = comeback.handle_end(Time(0), by_gateway(reason), 0, 0) == Next::Final;
         assert_eq!(is_final, always.contains(&reason), "{reason:?} later");
     }
+    // A ban that is told before anything is authenticated is no reason to give a session up.
+    let mut comeback = Comeback::new(20);
+    comeback.handle_in(Time(0));
+    comeback.handle_end(Time(0), None, 0, 0);
+    let banned = comeback.handle_end(Time(0), by_gateway(CloseReason::Banned), 0, 0);
+    assert_ne!(banned, Next::Final);
     // A reason of a later version is not.
     let unknown = Some(Closed::ByGateway(None));
     assert_eq!(

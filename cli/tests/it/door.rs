@@ -1,0 +1,148 @@
+//! Who is let in: bans, client versions.
+
+use std::time::{Duration, Instant};
+
+use protocol::client::Closed;
+use protocol::reason::CloseReason;
+
+use crate::cluster::player::{Carrier, Player};
+use crate::cluster::{Cluster, PATIENCE, wait_until};
+use crate::{Outcome, run};
+
+/// Within this a ban has thrown everybody out: a tenth is usual, and the machine may be busy.
+const THROWN_OUT_WITHIN: Duration = Duration::from_secs(1);
+
+fn admin(cluster: &Cluster, arguments: &[&str]) -> Outcome {
+    let url = format!("http://{}", cluster.admin("center"));
+    let command = [&["admin", &url], arguments].concat();
+    run(cluster.path(), &command)
+}
+
+fn banned() -> Closed {
+    Closed::ByGateway(Some(CloseReason::Banned))
+}
+
+#[test]
+fn who_is_banned_is_thrown_out_and_stays_out_over_a_restart() {
+    let mut cluster = Cluster::start(&["listen.udp=true"], &["lease_ms=2000"], &[]);
+    let mut honest = Player::login(&cluster, "honest");
+    let mut mallory = Player::login(&cluster, "mallory");
+    let mut over_udp = Player::login_udp(&cluster, "mallory-udp");
+    let mut away = Player::login(&cluster, "mallory-away");
+    away.cut();
+    cluster.wait_metric("gateway", "sallyport_gateway_sessions_parked", |parked| {
+        parked == 1
+    });
+    let mut on_device = Player::connect_as(&cluster, cluster.token("other"), 1, "phone-1");
+    on_device.wait("login", |seen| seen.session.is_some());
+
+    let began = Instant::now();
+    for account in ["mallory", "mallory-udp", "mallory-away"] {
+        let outcome = admin(
+            &cluster,
+            &["ban", "--account", account, "--text", "you cheated"],
+        );
+        assert_eq!(outcome.code, 0, "{}", outcome.err);
+    }
+    assert_eq!(admin(&cluster, &["ban", "--device", "phone-1"]).code, 0);
+    for player in [&mut mallory, &mut over_udp] {
+        assert_eq!(player.wait_closed(), banned());
+        assert_eq!(player.close_text(), "you cheated");
+    }
+    assert_eq!(on_device.wait_closed(), banned());
+    assert_eq!(on_device.close_text(), CloseReason::Banned.text());
+    let took = began.elapsed();
+    assert!(
+        took < THROWN_OUT_WITHIN * 4,
+        "{took:?}, with four processes started"
+    );
+    cluster.wait_metric("game", "sallyport_game_sessions", |sessions| sessions == 1);
+
+    away.try_resume_over(Carrier::Tcp, cluster.address());
+    let refused = Closed::ByClient(CloseReason::TicketUnknown);
+    assert_eq!(away.wait_closed(), refused, "its session has ended");
+
+    cluster.center.kill();
+    cluster.center.start();
+    wait_until("center is back", PATIENCE, || {
+        admin(&cluster, &["bans"]).code == 0
+    });
+    let listed = admin(&cluster, &["bans"]).out;
+    assert_eq!(listed.lines().count(), 4, "{listed}");
+    assert!(
+        listed.contains(r#"{"account":"mallory","text":"you cheated"}"#),
+        "{listed}"
+    );
+    cluster.wait_metric("center", "sallyport_center_sessions", |sessions| {
+        sessions == 1
+    });
+    let mut again = Player::connect(&cluster, cluster.token("mallory"));
+    assert_eq!(again.wait_closed(), banned());
+
+    assert_eq!(admin(&cluster, &["unban", "--account", "mallory"]).code, 0);
+    let outcome = admin(&cluster, &["unban", "--account", "mallory"]);
+    assert_eq!(
+        (outcome.code, &*outcome.err),
+        (1, "error: there is no such ban\n")
+    );
+    let mallory = Player::login(&cluster, "mallory");
+    mallory.logout();
+    honest.round_trip(b"still here");
+    honest.logout();
+}
+
+#[test]
+fn a_banned_network_is_refused_before_the_handshake() {
+    let cluster = Cluster::start(&[], &[], &[]);
+    let mut player = Player::login(&cluster, "ann");
+    let mut over_udp = Player::login_udp(&cluster, "bob");
+    // Clients of this host come from its loopback addresses.
+    let began = Instant::now();
+    assert_eq!(
+        admin(&cluster, &["ban", "--network", "127.0.0.0/8"]).code,
+        0
+    );
+    assert_eq!(player.wait_closed(), banned());
+    assert_eq!(over_udp.wait_closed(), banned());
+    let took = began.elapsed();
+    assert!(took < THROWN_OUT_WITHIN, "{took:?}");
+    let handshakes = "sallyport_gateway_handshakes_total";
+    let before = cluster.metrics("gateway").value(handshakes);
+    let mut again = Player::connect(&cluster, cluster.token("ann"));
+    again.wait_closed();
+    assert_eq!(cluster.metrics("gateway").value(handshakes), before);
+    assert_eq!(
+        admin(&cluster, &["unban", "--network", "127.0.0.0/8"]).code,
+        0
+    );
+    wait_until("she is let in again", PATIENCE, || {
+        let mut again = Player::connect(&cluster, cluster.token("ann"));
+        again.pump_until(|seen| seen.session.is_some() || seen.closed.is_some());
+        again.seen.session.is_some()
+    });
+    let outcome = admin(&cluster, &["ban", "--network", "127.0.0.0/40"]);
+    assert_eq!(outcome.code, 2, "{}", outcome.err);
+    assert_eq!(admin(&cluster, &["ban"]).code, 2);
+}
+
+#[test]
+fn a_client_that_is_too_old_is_told_where_to_get_another() {
+    let settings = &[
+        "versions.minimum=10",
+        "versions.upgrade_address=https://game.example/get",
+        "group.0.instances.0.client_versions=..=19",
+    ];
+    let cluster = Cluster::start(settings, &[], &[]);
+    let refused = Closed::ByGateway(Some(CloseReason::UpgradeRequired));
+    for version in [9, 20] {
+        let mut player = Player::connect_as(&cluster, cluster.token("ann"), version, "");
+        assert_eq!(player.wait_closed(), refused);
+        assert_eq!(player.close_text(), "https://game.example/get");
+    }
+    // The token was not used up.
+    let token = cluster.token("ann");
+    Player::connect_as(&cluster, token.clone(), 9, "").wait_closed();
+    let mut player = Player::connect_as(&cluster, token, 10, "");
+    player.wait("login", |seen| seen.session.is_some() && seen.ups > 0);
+    player.logout();
+}

@@ -374,6 +374,17 @@ impl Default for GameCounters {
                 Counter,
                 "Times that a gateway told how good a client's connection is.",
             ),
+            plain("sallyport_game_channels", Gauge, "Channels with a member."),
+            plain(
+                "sallyport_game_published_total",
+                Counter,
+                "Messages published to channels.",
+            ),
+            plain(
+                "sallyport_game_caught_up_total",
+                Counter,
+                "Messages of channels that were sent once more to members who had missed them.",
+            ),
             plain(
                 "sallyport_game_players",
                 Gauge,
@@ -473,6 +484,9 @@ impl GameCounters {
             stub.records,
             stub.syncs,
             stub.qualities,
+            stub.channels,
+            stub.published,
+            stub.caught_up,
             game.players,
             game.ticks,
             game.ticks_skipped,

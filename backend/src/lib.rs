@@ -11,6 +11,7 @@
 
 pub mod center;
 pub mod center_driver;
+pub mod chat;
 pub mod counters;
 pub mod game;
 pub mod journal;

@@ -23,12 +23,13 @@
 //! and going once each. What a session can make this process keep is bounded by its outbox.
 
 mod api;
+mod channels;
 mod core;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 
-use protocol::body::{BadBody, Body, Lane, MessageHeader, MessageKind};
+use protocol::body::{BadBody, Body, ChannelNotice, Lane, MessageHeader, MessageKind};
 use protocol::control::{BackendHello, ShardHello, ToBackend, ToShard, to_backend, to_shard};
 use protocol::ids::{Fence, GroupId, SessionId};
 use protocol::reason::{CloseReason, DropReason};
@@ -39,8 +40,10 @@ use rustc_hash::FxHashMap;
 
 use self::core::{Core, LinkOut, Timer};
 pub use api::{
-    Context, Departure, EchoGame, Game, GameCounts, Message, Player, Request, SendError,
+    ChannelError, Context, Departure, EVERYBODY, EchoGame, Filter, Game, GameCounts, Message,
+    Player, Request, SendError,
 };
+pub use channels::{CHANNELS_MAX, TAIL_BYTES_MAX, TAIL_MESSAGES_MAX};
 
 use crate::link::{LinkFault, LinkId, check_hello};
 
@@ -100,6 +103,12 @@ pub struct StubCounts {
     pub syncs: u64,
     /// QUALITYs of sessions that were taken.
     pub qualities: u64,
+    /// Channels now.
+    pub channels: u64,
+    /// Messages published to channels.
+    pub published: u64,
+    /// Messages of channels that were sent once more to members who had missed them.
+    pub caught_up: u64,
     /// Dropped records and messages, in the order of `DropReason::ALL`.
     pub drops: [u64; DropReason::ALL.len()],
     /// Sessions ended by this side, in the order of `CloseReason::ALL`.
@@ -118,6 +127,9 @@ impl Default for StubCounts {
             records: 0,
             syncs: 0,
             qualities: 0,
+            channels: 0,
+            published: 0,
+            caught_up: 0,
             drops: [0; DropReason::ALL.len()],
             kicks: [0; CloseReason::ALL.len()],
         }
@@ -140,6 +152,7 @@ impl<G: Game> Stub<G> {
                 sessions: FxHashMap::default(),
                 by_account: HashMap::new(),
                 links: BTreeMap::new(),
+                channels: channels::Channels::default(),
                 timers: BinaryHeap::new(),
                 ending: VecDeque::new(),
                 ended: HashMap::new(),
@@ -179,6 +192,7 @@ impl<G: Game> Stub<G> {
     pub fn counts(&self) -> StubCounts {
         StubCounts {
             sessions: self.core.sessions.len() as u64,
+            channels: self.core.channels.len() as u64,
             ..self.core.counts.clone()
         }
     }
@@ -246,7 +260,12 @@ impl<G: Game> Stub<G> {
                 }
                 Record::Gone => self.handle_gone(now, link, session),
                 Record::Quality(quality) => self.core.take_quality(link, session, quality),
-                Record::Kick { .. } => return Err(LinkFault::Record),
+                Record::Kick { .. }
+                | Record::Join { .. }
+                | Record::Leave { .. }
+                | Record::Publish { .. }
+                | Record::List { .. }
+                | Record::Attribute { .. } => return Err(LinkFault::Record),
             }
             self.end_those_ending(now);
         }
@@ -256,6 +275,7 @@ impl<G: Game> Stub<G> {
     /// A link is gone. Its sessions wait for the next one.
     pub fn handle_link_down(&mut self, now: Now, link: LinkId) {
         self.core.links.remove(&link);
+        self.core.forget_channel_link(link);
         let grace_until = now.time.after_ms(self.core.settings.link_grace_ms);
         for (id, session) in &mut self.core.sessions {
             if session.link == Some(link) {
@@ -350,7 +370,11 @@ impl<G: Game> Stub<G> {
             }
             session.grace_until = None;
             session.lead_to_client(open.away);
+            self.core.untell_memberships(id);
             self.core.flush(now.time, id);
+            if !open.away {
+                self.core.tell_memberships(id);
+            }
             return;
         }
         if self.core.was_later_here(open.account, open.fence) {
@@ -421,6 +445,11 @@ impl<G: Game> Stub<G> {
         if let Some(session) = self.core.sessions.get_mut(&id)
             && session.link == Some(link)
         {
+            self.core.untell_memberships(id);
+        }
+        if let Some(session) = self.core.sessions.get_mut(&id)
+            && session.link == Some(link)
+        {
             self.core.counts.detached += 1;
             if session.lose_link(grace_until) {
                 let timer = (grace_until, id, Timer::Grace);
@@ -473,6 +502,16 @@ impl<G: Game> Stub<G> {
                     return core.drop_record(DropReason::WrongGroup);
                 }
                 session.stream.handle_ack(ack);
+            }
+            Body::Channel {
+                group,
+                channel,
+                notice: ChannelNotice::CatchUp { next },
+            } => {
+                if group != core.settings.group {
+                    return core.drop_record(DropReason::WrongGroup);
+                }
+                core.catch_up(link, id, channel, next);
             }
             _ => return core.drop_record(DropReason::UnknownKind),
         }
@@ -535,9 +574,10 @@ impl<G: Game> Stub<G> {
     }
 
     fn depart(&mut self, now: Now, departure: Departure) {
-        let Some(session) = self.core.sessions.remove(&departure.session) else {
+        let Some(mut session) = self.core.sessions.remove(&departure.session) else {
             return;
         };
+        self.core.forget_memberships(&mut session);
         self.core.by_account.remove(&session.account);
         self.core
             .remember_departed(&session.account, session.fence, departure.session);

@@ -84,17 +84,18 @@ fn run_in(directory: &Path, arguments: &DevArguments) -> anyhow::Result<Verdict>
 
     let files = Files::make(directory)?;
     let (mut center, center_view) = roles::start(&load(&files.center()?)?)?;
-    let games = [load_game(&files.echo()?)?, load_game(&files.walk()?)?];
+    let games = [files.echo()?, files.walk()?, files.chat()?];
+    let games = games.iter().map(|file| load_game(file));
+    let games = games.collect::<anyhow::Result<Vec<_>>>()?;
     let (games, game_view) = roles::start_games(&games)?;
-    let Ok([mut echo, mut walk]) = <[Running; 2]>::try_from(games) else {
-        bail!("one game each of both kinds was to be started");
+    let Ok([mut echo, mut walk, mut chat]) = <[Running; 3]>::try_from(games) else {
+        bail!("one game of each kind was to be started");
     };
     let role = load(&files.gateway(
         arguments.port,
         admin_port,
         center.address,
-        echo.address,
-        walk.address,
+        [echo.address, walk.address, chat.address],
     )?)?;
     let admin = AdminPort::bind(role.admin())?;
     let admin_address = admin.address()?;
@@ -120,6 +121,7 @@ fn run_in(directory: &Path, arguments: &DevArguments) -> anyhow::Result<Verdict>
         say!("center   quic {}", center.address);
         say!("game     quic {}  group 1, echo", echo.address);
         say!("game     quic {}  group 2, walk", walk.address);
+        say!("game     quic {}  group 3, chat", chat.address);
         say!("admin    http://{admin_address}  /metrics /healthz /readyz /stats");
         say!("data     {}", directory.display());
         say!(
@@ -146,6 +148,7 @@ fn run_in(directory: &Path, arguments: &DevArguments) -> anyhow::Result<Verdict>
                 ended = center.ended() => return Ok(run::failed(&ended)),
                 ended = echo.ended() => return Ok(run::failed(&ended)),
                 ended = walk.ended() => return Ok(run::failed(&ended)),
+                ended = chat.ended() => return Ok(run::failed(&ended)),
                 request = signals.next() => match request {
                     Request::Drain => break,
                     Request::EndNow => return Ok(Verdict::Good),
@@ -157,7 +160,7 @@ fn run_in(directory: &Path, arguments: &DevArguments) -> anyhow::Result<Verdict>
         if let Some(clients) = &clients {
             clients.stop();
         }
-        Ok(run::drain(&mut signals, vec![gateway, echo, walk, center]).await)
+        Ok(run::drain(&mut signals, vec![gateway, echo, walk, chat, center]).await)
     })
 }
 

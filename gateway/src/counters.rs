@@ -20,6 +20,11 @@ impl Counter {
         );
     }
 
+    /// Takes `n` off a gauge. Only the owning thread may call it.
+    pub fn sub(&self, n: u64) {
+        self.set(self.value().wrapping_sub(n));
+    }
+
     /// Sets a gauge, or a count that is kept elsewhere. Only the owning thread
     /// may call it.
     pub fn set(&self, n: u64) {
@@ -167,6 +172,16 @@ counters! {
     side_messages_received: "counter", "sallyport_gateway_side_messages_received_total";
     /// Messages that left by a side path.
     side_messages_sent: "counter", "sallyport_gateway_side_messages_sent_total";
+    /// Channels with a member.
+    channels: "gauge", "sallyport_gateway_channels";
+    /// Members of all channels.
+    channel_members: "gauge", "sallyport_gateway_channel_members";
+    /// Messages that backends published to channels.
+    channel_messages: "counter", "sallyport_gateway_channel_messages_total";
+    /// Times that one of them was handed to a member.
+    channel_deliveries: "counter", "sallyport_gateway_channel_deliveries_total";
+    /// Keys that were drawn for channels: at the first message, and after somebody has left.
+    channel_epochs: "counter", "sallyport_gateway_channel_epochs_total";
     /// Turns of the shard's loop.
     turns: "counter", "sallyport_gateway_turns_total";
     /// Time that the shard's loop was not waiting, microseconds.

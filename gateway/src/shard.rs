@@ -19,6 +19,7 @@
 
 mod backend_side;
 mod bans;
+mod channels;
 mod client_side;
 mod connection;
 mod datagrams;
@@ -173,6 +174,9 @@ pub struct ShardConfig {
     pub version_min: u32,
     /// Where a client whose version is not served gets another one; its CLOSE says so.
     pub upgrade_address: Arc<str>,
+    /// A channel's messages are sealed once for all members, not for each; the one of everybody
+    /// never is.
+    pub seal_channels_once: bool,
     /// What comes before the frames.
     pub front: FrontConfig,
     /// Connections over datagrams; without it there are none.
@@ -205,6 +209,7 @@ pub struct Shard {
     next_claim: u64,
     /// Networks from which nobody may connect.
     banned: BannedNetworks,
+    channels: channels::Channels,
     uplinks: Vec<Uplink>,
     /// For each group, in the order of the configuration: its first uplink.
     group_first_uplink: Vec<usize>,
@@ -274,6 +279,7 @@ impl Shard {
             moves: BTreeMap::new(),
             next_claim: 1,
             banned: BannedNetworks::default(),
+            channels: channels::Channels::default(),
             uplinks,
             group_first_uplink,
             wheel: Wheel::new(now.time, wheel::TICK_US),
@@ -433,6 +439,7 @@ impl Shard {
         self.expire_seeks(now);
         self.expire_parked(now);
         self.sweep(now);
+        self.fan_out_some(now);
     }
 
     fn handle_deadline(&mut self, now: Now, id: ConnId) {
@@ -543,7 +550,7 @@ impl Shard {
             .iter()
             .any(Option::is_some)
             || self.closing_sweep.is_some();
-        if sweeps || self.parking.is_binding() {
+        if sweeps || self.parking.is_binding() || self.channels.is_busy() {
             return Some(Time(0));
         }
         let pauses = self.rate_pauses.peek().map(|Reverse((at, _))| *at);

@@ -78,6 +78,7 @@ pub fn shard_config(clients: usize) -> ShardConfig {
         compress_bytes_min: COMPRESS_BYTES_MIN,
         version_min: 0,
         upgrade_address: Arc::default(),
+        seal_channels_once: true,
         front: FrontConfig::default(),
         datagrams: None,
     }

@@ -58,7 +58,8 @@ pub struct LoadtestArgs {
     /// Clients
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub clients: u32,
-    /// Sends a second, over all clients [default: 1000; in walk as many as clients]
+    /// Sends a second, over all clients [default: 1000; in walk as many as clients, in chat 200, in
+    /// broadcast 10]
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub rate: Option<f64>,
     /// Seconds that are measured
@@ -83,7 +84,7 @@ pub struct LoadtestArgs {
     /// connection where these get through
     #[arg(long)]
     pub side_path: bool,
-    /// The group that they talk to [default: 1; in walk 2, as in `dev`]
+    /// The group that they talk to [default: 1; in walk 2, in chat and broadcast 3, as in `dev`]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub group: Option<u16>,
     /// In echo: bytes of a payload; in mixed: of one that is no request
@@ -133,6 +134,10 @@ pub enum Scenario {
     /// All at once: every lane, payloads of 16 to 2048 bytes, a third of the clients is cut again
     /// and again, and all log out and in anew at some time
     Mixed,
+    /// Each send reaches the members of its client's channel, 20 of them
+    Chat,
+    /// Each send reaches all clients, which are members of one channel
+    Broadcast,
 }
 
 impl Scenario {
@@ -143,6 +148,8 @@ impl Scenario {
             Self::Walk => "walk",
             Self::ReconnectStorm => "reconnect-storm",
             Self::Mixed => "mixed",
+            Self::Chat => "chat",
+            Self::Broadcast => "broadcast",
         }
     }
 }

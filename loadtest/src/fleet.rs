@@ -17,6 +17,7 @@ mod client;
 mod connect;
 mod finish;
 mod mixed;
+mod rooms;
 mod storm;
 mod timers;
 mod walk;
@@ -40,6 +41,7 @@ use beside::Side;
 use book::Books;
 use client::{Judge, Seen};
 pub use connect::Connect;
+use rooms::{Hearer, Rooms};
 use storm::Return;
 use timers::Timers;
 use walk::{Walker, World};
@@ -137,6 +139,8 @@ struct Slot {
     books: Books,
     /// In `walk`, from its request to be put on the map on.
     walker: Option<Box<Walker>>,
+    /// In `chat` and `broadcast`, from its request to be let into its channel on.
+    hearer: Option<Box<Hearer>>,
     /// In `reconnect-storm` and `mixed`.
     storm: Option<Box<Return>>,
 }
@@ -212,12 +216,16 @@ pub struct Fleet {
     leaves: Option<Schedule>,
     /// In `walk`.
     world: Option<World>,
+    /// In `chat` and `broadcast`.
+    rooms: Option<Rooms>,
     tally: Tally,
     phase: Phase,
     milestone: Option<Milestone>,
     unable: Option<String>,
     /// The parent waits for nothing more than the end.
     is_finishing: bool,
+    /// The window ended before all turns had come.
+    is_cut_short: bool,
     /// Clients that are neither in nor given up.
     arriving: u32,
     in_flight: u32,
@@ -255,6 +263,7 @@ impl Fleet {
                 Books::default()
             },
             walker: None,
+            hearer: None,
             storm: plan.cut_every_ms.map(|_| Box::default()),
         });
         Self {
@@ -273,11 +282,13 @@ impl Fleet {
             cuts: None,
             leaves: None,
             world: World::new(&plan),
+            rooms: Rooms::new(&plan),
             tally: Tally::default(),
             phase: Phase::Connecting,
             milestone: None,
             unable: None,
             is_finishing: false,
+            is_cut_short: false,
             arriving: plan.count,
             in_flight: 0,
             groups_up: 0,
@@ -319,7 +330,10 @@ impl Fleet {
     pub fn handle_finish(&mut self, now: Time) {
         self.is_finishing = true;
         match self.phase {
-            Phase::Running => self.end_window(now, now),
+            Phase::Running => {
+                self.is_cut_short = true;
+                self.end_window(now, now);
+            }
             Phase::Draining { .. } | Phase::LoggingOut { .. } | Phase::Done => {}
             Phase::Connecting | Phase::Ready | Phase::Drained => self.log_out(now),
         }
@@ -480,6 +494,8 @@ impl Fleet {
             books: &mut slot.books,
             world: self.world.as_ref(),
             walker: slot.walker.as_deref_mut(),
+            rooms: self.rooms.as_mut(),
+            hearer: slot.hearer.as_deref_mut(),
             tally: &mut self.tally,
             seen: &mut seen,
             now,
@@ -497,9 +513,13 @@ impl Fleet {
         if let Some(up) = seen.group_up {
             self.set_group_up(index, up);
             self.enter_map(index);
+            self.enter_room(index);
         }
         if let Some(answer) = seen.entry {
             self.handle_entry(index, answer, now);
+        }
+        if seen.is_joined || seen.is_refused {
+            self.handle_room(index, seen.is_joined, seen.is_refused);
         }
         if let Some(restart) = seen.restart {
             self.handle_restart(index, restart, now);
@@ -569,8 +589,10 @@ impl Fleet {
 
     fn advance_draining(&mut self, now: Time, deadline: Time, quiet_since: Option<Time>) {
         // Who is away and has nothing to come back comes back to log out.
-        let is_quiet =
-            self.tally.outstanding == 0 && self.pending == 0 && self.are_views_right(now);
+        let is_quiet = self.tally.outstanding == 0
+            && self.pending == 0
+            && self.are_views_right(now)
+            && self.is_all_heard();
         let quiet_since = is_quiet.then(|| quiet_since.unwrap_or(now));
         let settle_ms = if self.world.is_some() && !self.is_finishing {
             walk::SETTLE_MS
@@ -580,6 +602,7 @@ impl Fleet {
         let is_settled = quiet_since.is_some_and(|since| now >= since.after_ms(settle_ms));
         if is_settled || now >= deadline {
             self.judge_views();
+            self.judge_hearers();
         }
         if (is_settled || now >= deadline) && self.is_finishing {
             self.log_out(now);
@@ -624,6 +647,7 @@ impl Fleet {
             }
             Stage::LoggingIn | Stage::In | Stage::LoggingOut => {
                 self.enter_map(index);
+                self.enter_room(index);
                 self.look_around(index);
                 self.handle_client_timeout(index, now);
             }

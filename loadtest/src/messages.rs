@@ -55,6 +55,8 @@ pub struct WorkerPlan {
     pub payload_bytes: usize,
     /// The scenario `walk`; otherwise `echo`.
     pub walk: Option<WalkPlan>,
+    /// The scenarios `chat` and `broadcast`.
+    pub rooms: Option<RoomPlan>,
     /// In `reconnect-storm`: how often each client is cut, ms; in `mixed`, each of a third.
     pub cut_every_ms: Option<u64>,
     /// In `mixed`: how often a part of the clients logs out and in anew, ms.
@@ -97,6 +99,15 @@ pub struct Mixed {
     /// Messages without an answer where none is promised: those of the sequenced and unreliable
     /// lanes over datagrams, and those that were under way when their client was cut or left.
     pub frames_lost_allowed: u64,
+}
+
+/// What `chat` and `broadcast` want.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoomPlan {
+    /// Clients in a channel.
+    pub size: u32,
+    /// The first of this run's channels, which no other run uses.
+    pub first_channel: u32,
 }
 
 /// From the parent.

@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::admin::AdminUrl;
 use crate::args::{EngineChoice, LaneName, LoadtestArgs, Scenario, Transport};
 use crate::fail_if::Condition;
-use crate::messages::{WalkPlan, WorkerPlan};
+use crate::messages::{RoomPlan, WalkPlan, WorkerPlan};
 use crate::payload::PREFIX_BYTES;
 use crate::worker::CONNECTIONS_SPARE;
 
@@ -33,6 +33,16 @@ const RATE: f64 = 1_000.0;
 const GROUP_ECHO: u16 = 1;
 /// The group of a game with a map, unless asked for: beside one that echoes.
 const GROUP_WALK: u16 = 2;
+/// The group of a game with channels, unless asked for.
+const GROUP_CHAT: u16 = 3;
+/// Messages a second that are said in `chat`, unless asked for: 4,000 that are heard.
+const RATE_CHAT: f64 = 200.0;
+/// Messages a second that everybody hears in `broadcast`, unless asked for.
+const RATE_BROADCAST: f64 = 10.0;
+/// Clients in a channel of `chat`: a guild or a room.
+const ROOM_CLIENTS: u32 = 20;
+/// Bytes of a SAY in front of the text, and of what is heard of it.
+const SAY_BYTES: usize = 20;
 /// Others in view of a walker, on average, unless asked for.
 const VISIBLE: f64 = 4.0;
 /// How often a client of a storm is cut, ms: long enough to come back and play in between.
@@ -111,8 +121,23 @@ impl Plan {
             return Err(Unable::argument("--payload", problem));
         }
         let walks = args.scenario == Scenario::Walk;
+        let room_clients = match args.scenario {
+            Scenario::Chat => Some(ROOM_CLIENTS),
+            Scenario::Broadcast => Some(args.clients),
+            Scenario::Echo | Scenario::Walk | Scenario::ReconnectStorm | Scenario::Mixed => None,
+        };
+        if room_clients.is_some() && payload_bytes + SAY_BYTES > PAYLOAD_BYTES_MAX {
+            let problem = format!("must be {} at most here", PAYLOAD_BYTES_MAX - SAY_BYTES);
+            return Err(Unable::argument("--payload", problem));
+        }
+        if room_clients.is_some() && args.lane != LaneName::Reliable {
+            let problem = "chat and broadcast are verified on the reliable lane; the others may lose what is said";
+            return Err(Unable::argument("--lane", problem));
+        }
         let rate = match args.rate {
             Some(rate) => rate,
+            None if args.scenario == Scenario::Chat => RATE_CHAT,
+            None if args.scenario == Scenario::Broadcast => RATE_BROADCAST,
             // Each moves once a second.
             None if walks => f64::from(args.clients),
             None => RATE,
@@ -172,11 +197,17 @@ impl Plan {
             transport: args.transport,
             lane: args.lane,
             side_path: args.side_path,
-            group: args
-                .group
-                .unwrap_or(if walks { GROUP_WALK } else { GROUP_ECHO }),
+            group: args.group.unwrap_or(match args.scenario {
+                Scenario::Walk => GROUP_WALK,
+                Scenario::Chat | Scenario::Broadcast => GROUP_CHAT,
+                Scenario::Echo | Scenario::ReconnectStorm | Scenario::Mixed => GROUP_ECHO,
+            }),
             payload_bytes,
             walk: walks.then_some(WalkPlan { visible, run }),
+            rooms: room_clients.map(|size| RoomPlan {
+                size: size.max(1),
+                first_channel: run,
+            }),
             cut_every_ms: is_cut.then(|| often_enough(CUT_EVERY_MS, duration_ms)),
             leave_every_ms: is_mixed.then(|| often_enough(LEAVE_EVERY_MS, duration_ms)),
             uring: engine == EngineKind::Uring,
@@ -304,6 +335,8 @@ fn comfortable(whole: &WorkerPlan, limit: u64) -> u64 {
     let rings = connections.div_ceil(limit.saturating_sub(LISTENERS_MAX as u64).max(1));
     // In `walk` each move is told to those who see it.
     let told = whole.walk.map_or(1.0, |walk| walk.visible.max(1.0));
+    // In a channel each message is told to all of it.
+    let told = whole.rooms.map_or(told, |rooms| f64::from(rooms.size));
     let by_rate = (whole.rate * told / RATE_A_WORKER).ceil() as u64;
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     rings.max(by_rate.min(cores)).min(u64::from(PROCESSES_MAX))

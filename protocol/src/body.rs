@@ -3,9 +3,13 @@
 //!
 //! The same bytes travel in the DATA records of the uplink.
 
+mod channel;
+
+pub use channel::{ChannelHeader, ChannelNotice};
+
 use crate::datagram::Cid;
 use crate::datagram::side::SECRET_BYTES;
-use crate::ids::{GroupId, Incarnation, MessageId, SessionId};
+use crate::ids::{ChannelId, GroupId, Incarnation, MessageId, SessionId};
 use crate::limits::{LABEL_BYTES_MAX, MESSAGE_HEADER_BYTES_MAX, REASON_TEXT_BYTES_MAX};
 use crate::quality::{Ping, Pong, Report};
 
@@ -21,10 +25,12 @@ const GROUP_DOWN: u8 = 9;
 const ATTACH: u8 = 10;
 const SIDE_OPEN: u8 = 11;
 const SIDE: u8 = 12;
+const CHANNEL: u8 = 15;
 const MESSAGE: u8 = 16;
 const REQUEST: u8 = 17;
 const REPLY: u8 = 18;
 const ERROR: u8 = 19;
+const CHANNEL_MESSAGE: u8 = 20;
 
 const LANE_MASK: u8 = 0b11;
 const FLAG_MORE: u8 = 0b100;
@@ -139,7 +145,7 @@ pub fn patch_ack(message: &mut [u8], ack: u32) {
 pub fn is_direct(body: &[u8]) -> bool {
     match *body {
         [PING | PONG, ..] => true,
-        [MESSAGE, bits, ..] => bits & LANE_MASK != Lane::Reliable as u8,
+        [MESSAGE | CHANNEL_MESSAGE, bits, ..] => bits & LANE_MASK != Lane::Reliable as u8,
         _ => false,
     }
 }
@@ -226,6 +232,22 @@ pub enum Body<'a> {
         cid: Cid,
         /// What its keys come from.
         secret: &'a [u8; SECRET_BYTES],
+    },
+    /// Of a channel: membership, keys and numbers.
+    Channel {
+        /// The publisher's group.
+        group: GroupId,
+        /// Which channel.
+        channel: ChannelId,
+        /// What it says.
+        notice: ChannelNotice<'a>,
+    },
+    /// A message to the members of a channel.
+    ChannelMessage {
+        /// Its header.
+        header: ChannelHeader,
+        /// Its payload, as it stands (perhaps compressed).
+        payload: &'a [u8],
     },
     /// A message of the game.
     Message {
@@ -333,6 +355,8 @@ impl<'a> Body<'a> {
                     secret: r.array()?,
                 }
             }
+            CHANNEL => channel::decode_notice(&mut r)?,
+            CHANNEL_MESSAGE => channel::decode_message(&mut r)?,
             other => return Err(BadBody::UnknownKind(other)),
         };
         if r.0.is_empty() {
@@ -408,6 +432,15 @@ impl<'a> Body<'a> {
                 out.extend_from_slice(&cid.0.to_le_bytes());
                 out.extend_from_slice(secret);
             }
+            Self::Channel {
+                group,
+                channel,
+                ref notice,
+            } => channel::encode_notice(group, channel, notice, out),
+            Self::ChannelMessage { header, payload } => {
+                header.encode(out);
+                out.extend_from_slice(payload);
+            }
             Self::Message { header, payload } => {
                 header.encode(out);
                 out.extend_from_slice(payload);
@@ -423,6 +456,15 @@ pub(crate) fn encode_report(report: &Report, out: &mut Vec<u8>) {
     out.push(report.loss);
 }
 
+fn lane_of(bits: u8) -> Result<Lane, BadBody> {
+    match bits & LANE_MASK {
+        0 => Ok(Lane::Reliable),
+        1 => Ok(Lane::Unreliable),
+        2 => Ok(Lane::Sequenced),
+        _ => Err(BadBody::Malformed),
+    }
+}
+
 fn decode_message(kind: u8, bytes: &[u8]) -> Result<Body<'_>, BadBody> {
     let mut r = Reader(bytes);
     let kind = match kind {
@@ -433,12 +475,7 @@ fn decode_message(kind: u8, bytes: &[u8]) -> Result<Body<'_>, BadBody> {
     };
     r.u8()?;
     let bits = r.u8()?;
-    let lane = match bits & LANE_MASK {
-        0 => Lane::Reliable,
-        1 => Lane::Unreliable,
-        2 => Lane::Sequenced,
-        _ => return Err(BadBody::Malformed),
-    };
+    let lane = lane_of(bits)?;
     let more = bits & FLAG_MORE != 0;
     // A request that may be lost would leave its asker waiting for ever.
     if bits & !(LANE_MASK | FLAG_MORE) != 0

@@ -126,20 +126,8 @@ impl Sealer {
         };
         let (head, body) = out[start..].split_at_mut(FRAME_HEADER_BYTES);
         head.copy_from_slice(&header.encode());
-        let aad = Aad::from(&head[..AAD_BYTES]);
-        match self
-            .key
-            .aead()
-            .seal_in_place_separate_tag(nonce(self.sequence), aad, body)
-        {
-            Ok(tag) => out.extend_from_slice(tag.as_ref()),
-            // Only a body above 256 GiB fails; frames end at 32 KiB. What goes out
-            // instead reveals nothing and makes the peer close.
-            Err(_) => {
-                body.fill(0);
-                out.extend_from_slice(&[0; TAG_BYTES]);
-            }
-        }
+        let tag = seal_in_place(&self.key, self.sequence, &head[..AAD_BYTES], body);
+        out.extend_from_slice(&tag);
         frame::write_crc(&mut out[start..]);
         self.sequence += 1;
         self.key_frames += 1;
@@ -220,6 +208,38 @@ impl Opener {
     }
 }
 
+/// Seals a body in place; its tag.
+pub(crate) fn seal_in_place(
+    key: &Key,
+    sequence: u64,
+    aad: &[u8],
+    body: &mut [u8],
+) -> [u8; TAG_BYTES] {
+    let mut bytes = [0; TAG_BYTES];
+    match key
+        .aead()
+        .seal_in_place_separate_tag(nonce(sequence), Aad::from(aad), body)
+    {
+        Ok(tag) => bytes.copy_from_slice(tag.as_ref()),
+        // Only a body above 256 GiB fails; frames end at 32 KiB. What goes out
+        // instead reveals nothing and does not verify.
+        Err(_) => body.fill(0),
+    }
+    bytes
+}
+
+/// Opens a body with its tag in place.
+pub(crate) fn open_with<'a>(
+    key: &Key,
+    sequence: u64,
+    aad: &[u8],
+    sealed: &'a mut [u8],
+) -> Option<&'a mut [u8]> {
+    key.aead()
+        .open_in_place(nonce(sequence), Aad::from(aad), sealed)
+        .ok()
+}
+
 /// Opens a frame in place under a key and a sequence; its body.
 ///
 /// # Errors
@@ -233,9 +253,7 @@ pub(crate) fn open_in_place<'a>(
         return Err(CloseReason::BadLength);
     }
     let (head, sealed) = frame.split_at_mut(FRAME_HEADER_BYTES);
-    key.aead()
-        .open_in_place(nonce(sequence), Aad::from(&head[..AAD_BYTES]), sealed)
-        .map_err(|_| CloseReason::BadSeal)
+    open_with(key, sequence, &head[..AAD_BYTES], sealed).ok_or(CloseReason::BadSeal)
 }
 
 /// The 64-bit sequence nearest to `expected` whose low half is `wire`

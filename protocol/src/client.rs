@@ -18,25 +18,27 @@
 //!
 //! Invariant: an event is given to the caller once, in the order of the wire.
 
+mod channels;
 pub mod comeback;
 mod datagrams;
 mod side;
 mod tickets;
 mod wire;
 
+use self::channels::Channels;
 use self::datagrams::Setup;
 use self::side::SidePath;
 use self::tickets::Tickets;
 pub use self::wire::compressed;
 use self::wire::{Connection, StreamWire, Wire, seal_encoded};
-use crate::body::{BadBody, Body, Lane, Login, MessageHeader, MessageKind};
+use crate::body::{BadBody, Body, ChannelHeader, Lane, Login, MessageHeader, MessageKind};
 use crate::buffers::Buffers;
 use crate::check::{self, Age, ClockOffset};
 use crate::cipher::{Opener, RekeyPolicy, Sealer};
 use crate::compress::Scratch;
-use crate::frame::FLAG_COMPRESSED;
+use crate::frame::{self, FLAG_CHANNEL, FLAG_COMPRESSED, Header};
 use crate::handshake::{Initiator, Parameters};
-use crate::ids::{GroupId, MessageId, SessionId};
+use crate::ids::{ChannelId, GroupId, MessageId, SessionId};
 use crate::limits::{FRAME_BYTES_MAX, GROUPS_MAX, PAYLOAD_BYTES_MAX};
 use crate::quality::{Meter, Quality};
 use crate::reason::CloseReason;
@@ -101,6 +103,15 @@ pub enum Event<'a> {
     GroupDown(GroupId),
     /// A message of the game, decompressed.
     Message(MessageHeader, &'a [u8]),
+    /// The client is a member of a channel, from now on.
+    ChannelJoined(GroupId, ChannelId),
+    /// It is no member any more.
+    ChannelLeft(GroupId, ChannelId),
+    /// A message to the members of a channel, decompressed.
+    ChannelMessage(ChannelHeader, &'a [u8]),
+    /// So many reliable messages of a channel were missed for good: the client was away for
+    /// longer than its publisher keeps them.
+    ChannelLost(GroupId, ChannelId, u32),
     /// A PONG came back after this many microseconds; `quality` is current.
     RoundTrip(u32),
     /// The connection is over; nothing follows, unless the session is resumed.
@@ -173,6 +184,7 @@ pub struct Client {
     /// How the connection was set up, where it is one of datagrams.
     setup: Option<Box<Setup>>,
     side: SidePath,
+    channels: Channels,
 }
 
 /// How long, ms, a client waits for WELCOME and LOGIN_OK when the gateway has
@@ -208,6 +220,7 @@ impl Client {
             close_text: Box::default(),
             setup: None,
             side: SidePath::default(),
+            channels: Channels::default(),
         })
     }
 
@@ -464,6 +477,7 @@ impl Client {
         // What was not sent is sealed under keys that are over.
         self.out = Vec::new();
         self.side.close();
+        self.channels.close();
         for stream in &mut self.streams {
             stream.detach();
         }
@@ -490,11 +504,18 @@ impl Client {
         scratch: &mut Scratch,
         events: &mut impl FnMut(Event<'_>),
     ) -> Result<(), Closed> {
+        if let (Some(header), State::Up(_)) = (Header::decode(frame), &self.state)
+            && header.flags & FLAG_CHANNEL != 0
+        {
+            if frame::crc(frame) != header.crc {
+                return Err(Closed::ByClient(CloseReason::BadCrc));
+            }
+            return self.handle_channel_frame(&header, frame, scratch, events);
+        }
         let state = std::mem::replace(&mut self.state, State::Closed);
         match state {
             State::Hello(initiator) => {
-                let peer_ms =
-                    crate::frame::Header::decode(frame).map_or(0, |header| header.timestamp_ms);
+                let peer_ms = Header::decode(frame).map_or(0, |header| header.timestamp_ms);
                 let (keys, parameters) = initiator.welcome(frame).map_err(Closed::ByClient)?;
                 self.tickets.renew(keys.ticket());
                 let wire = Wire::Stream(StreamWire {
@@ -564,7 +585,8 @@ impl Client {
             Err(BadBody::Malformed) => return Err(bad),
         };
         // Only messages have a payload to compress.
-        if flags & FLAG_COMPRESSED != 0 && !matches!(body, Body::Message { .. }) {
+        let has_payload = matches!(body, Body::Message { .. } | Body::ChannelMessage { .. });
+        if flags & FLAG_COMPRESSED != 0 && !has_payload {
             return Err(bad);
         }
         match body {
@@ -685,6 +707,14 @@ impl Client {
                 }
                 Ok(())
             }
+            Body::Channel {
+                group,
+                channel,
+                notice,
+            } => self.handle_notice(group, channel, &notice, events),
+            Body::ChannelMessage { header, payload } => {
+                self.handle_channel_message(&header, payload, flags, age, scratch, events)
+            }
             Body::Side { cid, secret } => {
                 let policy = self.config.rekey;
                 if self.side.open(now, cid, secret, policy) {
@@ -798,6 +828,7 @@ impl Client {
                 }
             }
         }
+        self.transmit_catch_ups(now, out);
     }
 }
 

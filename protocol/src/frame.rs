@@ -8,7 +8,10 @@ pub const FLAG_HANDSHAKE: u8 = 1;
 pub const FLAG_COMPRESSED: u8 = 1 << 1;
 /// Phase of the sender's key; flips with each rekey.
 pub const FLAG_KEY_PHASE: u8 = 1 << 2;
-/// All flags that are defined.
+/// The body is sealed for the members of a channel, not for this connection; only a
+/// gateway sends it.
+pub const FLAG_CHANNEL: u8 = 1 << 3;
+/// All flags of a frame that is sealed for a connection, or of a handshake.
 pub const FLAGS_KNOWN: u8 = FLAG_HANDSHAKE | FLAG_COMPRESSED | FLAG_KEY_PHASE;
 
 /// Bytes of the header that the AEAD authenticates: all but the CRC.

@@ -38,6 +38,10 @@ id!(
     MessageId(u16)
 );
 id!(
+    /// A channel of a group: its publisher's own name for it.
+    ChannelId(u32)
+);
+id!(
     /// Index of a gateway's shard, from 0.
     ShardId(u32)
 );

@@ -12,6 +12,8 @@
 
 pub mod body;
 pub mod buffers;
+pub mod channel;
+pub mod chat;
 pub mod check;
 pub mod cipher;
 pub mod client;

@@ -142,6 +142,19 @@ pub const GROUPS_MAX: usize = 16;
 /// backends come and go for as long as it lives, and ends.
 pub const INSTANCES_LEFT_MAX: usize = 64;
 
+/// Channels that one session is a member of: world, guild, party, and a few rooms. It bounds
+/// what a client keeps of keys and numbers.
+pub const CHANNELS_PER_SESSION_MAX: usize = 32;
+
+/// Attributes of a session, of all groups together: 128 bytes where there are any.
+pub const ATTRIBUTES_MAX: usize = 8;
+
+/// Receivers in one LIST record; a longer list goes in several.
+pub const LIST_SESSIONS_MAX: usize = 512;
+
+/// Bytes in front of the payload of a channel's message.
+pub const CHANNEL_HEADER_BYTES: usize = 14;
+
 /// Data streams of one uplink; a session's records all go through one of them.
 /// More streams, less head-of-line blocking after a lost packet.
 pub const UPLINK_STREAMS: u8 = 4;
@@ -149,9 +162,11 @@ pub const UPLINK_STREAMS: u8 = 4;
 /// Bytes of one control message of an uplink.
 pub const CONTROL_BYTES_MAX: usize = 1 << 20;
 
-/// Bytes of the largest record: a decompressed message with its headers.
-pub const RECORD_BYTES_MAX: usize =
-    crate::uplink::RECORD_HEADER_BYTES + MESSAGE_HEADER_BYTES_MAX + DECOMPRESSED_BYTES_MAX;
+/// Bytes of the largest record: a decompressed message with its headers, to a whole list.
+pub const RECORD_BYTES_MAX: usize = crate::uplink::RECORD_HEADER_BYTES
+    + 8 * LIST_SESSIONS_MAX
+    + MESSAGE_HEADER_BYTES_MAX
+    + DECOMPRESSED_BYTES_MAX;
 
 // Relations that the code relies on.
 const _: () = assert!(FRAME_BYTES_MAX < 1 << 24, "length is a u24");
@@ -162,6 +177,10 @@ const _: () = assert!(
 );
 const _: () = assert!(LOGIN_FRAME_BYTES_MAX <= FRAME_BYTES_MAX);
 const _: () = assert!(REKEY_FRAMES < KEY_FRAMES_MAX);
+const _: () = assert!(
+    crate::channel::KEY_ID_BYTES + CHANNEL_HEADER_BYTES <= MESSAGE_HEADER_BYTES_MAX,
+    "the longest payload must fit into a frame for a channel too"
+);
 const _: () = assert!(
     REPLAY_WINDOW <= REKEY_FRAMES,
     "a window must not span more than two keys"

@@ -6,8 +6,11 @@
 
 use core::net::{Ipv6Addr, SocketAddr};
 
-use crate::ids::{Fence, SessionId};
-use crate::limits::{ACCOUNT_BYTES_MAX, LABEL_BYTES_MAX, RECORD_BYTES_MAX, UPLINK_STREAMS};
+use crate::channel::Filter;
+use crate::ids::{ChannelId, Fence, Incarnation, SessionId};
+use crate::limits::{
+    ACCOUNT_BYTES_MAX, LABEL_BYTES_MAX, LIST_SESSIONS_MAX, RECORD_BYTES_MAX, UPLINK_STREAMS,
+};
 use crate::quality::{Quality, Report};
 
 /// ALPN of the QUIC connection.
@@ -25,6 +28,11 @@ const END: u8 = 3;
 const KICK: u8 = 4;
 const GONE: u8 = 5;
 const QUALITY: u8 = 6;
+const JOIN: u8 = 7;
+const LEAVE: u8 = 8;
+const PUBLISH: u8 = 9;
+const LIST: u8 = 10;
+const ATTRIBUTE: u8 = 11;
 
 const OPEN_HAS_ADDRESS: u8 = 1;
 const OPEN_AWAY: u8 = 2;
@@ -98,6 +106,96 @@ pub enum Record<'a> {
     Gone,
     /// Gateway → backend: how good the client's connection is, when that has changed.
     Quality(Quality),
+    /// Backend → gateway: the session is a member of a channel, from now on or still.
+    Join {
+        /// Which channel of this backend.
+        channel: ChannelId,
+        /// Which start of it.
+        incarnation: Incarnation,
+        /// Number of its next reliable message.
+        next: u32,
+    },
+    /// Backend → gateway: it is no member any more.
+    Leave {
+        /// Which channel.
+        channel: ChannelId,
+    },
+    /// Backend → gateway: a message to the members of a channel, as the body that they get. The
+    /// record's session is the one that the filter leaves out.
+    Publish {
+        /// Who gets it.
+        filter: Filter,
+        /// A `CHANNEL_MESSAGE`.
+        body: &'a [u8],
+    },
+    /// Backend → gateway: one message of the unreliable lane to several sessions. The record's
+    /// session is 0.
+    List {
+        /// Whose.
+        sessions: Sessions<'a>,
+        /// A `MESSAGE`.
+        body: &'a [u8],
+    },
+    /// Backend → gateway: an attribute of a session.
+    Attribute {
+        /// Which, by the group's own name for it.
+        key: u16,
+        /// What it is from now on; 0 takes it away.
+        value: u32,
+    },
+}
+
+/// Sessions as they stand in a record, at most `LIST_SESSIONS_MAX`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sessions<'a>(&'a [u8]);
+
+impl Sessions<'_> {
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = SessionId> {
+        let (ids, _) = self.0.as_chunks::<8>();
+        ids.iter().map(|id| SessionId(u64::from_le_bytes(*id)))
+    }
+}
+
+/// The data stream, from 1, that carries what concerns a channel: who is a member, and what is
+/// published, in one order.
+pub const fn stream_of_channel(channel: ChannelId) -> u8 {
+    1 + (channel.0 % UPLINK_STREAMS as u32) as u8
+}
+
+/// Appends a LIST record to the first `LIST_SESSIONS_MAX` sessions, whose message `write_body`
+/// appends.
+pub fn encode_list(
+    sessions: &[SessionId],
+    out: &mut Vec<u8>,
+    write_body: impl FnOnce(&mut Vec<u8>),
+) {
+    let sessions = &sessions[..sessions.len().min(LIST_SESSIONS_MAX)];
+    encode_with(SessionId(0), LIST, out, |out| {
+        out.extend_from_slice(&(sessions.len() as u16).to_le_bytes());
+        for session in sessions {
+            out.extend_from_slice(&session.0.to_le_bytes());
+        }
+        write_body(out);
+    });
+}
+
+/// Appends a PUBLISH record, whose body `write_body` appends.
+pub fn encode_publish(filter: &Filter, out: &mut Vec<u8>, write_body: impl FnOnce(&mut Vec<u8>)) {
+    encode_with(filter.except, PUBLISH, out, |out| {
+        encode_filter(filter, out);
+        write_body(out);
+    });
+}
+
+/// All of it but the session that it leaves out, which stands in front of the record.
+fn encode_filter(filter: &Filter, out: &mut Vec<u8>) {
+    out.extend_from_slice(&filter.version_min.to_le_bytes());
+    out.extend_from_slice(&filter.version_max.to_le_bytes());
+    out.push(u8::from(filter.attribute.is_some()));
+    let (key, value) = filter.attribute.unwrap_or_default();
+    out.extend_from_slice(&key.to_le_bytes());
+    out.extend_from_slice(&value.to_le_bytes());
 }
 
 /// The data stream, from 1, that carries a session's records.
@@ -147,6 +245,29 @@ pub fn encode(session: SessionId, record: &Record<'_>, out: &mut Vec<u8>) {
             crate::body::encode_report(&quality.ours, out);
             crate::body::encode_report(&quality.theirs, out);
         }
+        Record::Join {
+            channel,
+            incarnation,
+            next,
+        } => {
+            out.extend_from_slice(&channel.0.to_le_bytes());
+            out.extend_from_slice(&incarnation.0.to_le_bytes());
+            out.extend_from_slice(&next.to_le_bytes());
+        }
+        Record::Leave { channel } => out.extend_from_slice(&channel.0.to_le_bytes()),
+        Record::Publish { filter, body } => {
+            encode_filter(&filter, out);
+            out.extend_from_slice(body);
+        }
+        Record::List { sessions, body } => {
+            out.extend_from_slice(&((sessions.0.len() / 8) as u16).to_le_bytes());
+            out.extend_from_slice(sessions.0);
+            out.extend_from_slice(body);
+        }
+        Record::Attribute { key, value } => {
+            out.extend_from_slice(&key.to_le_bytes());
+            out.extend_from_slice(&value.to_le_bytes());
+        }
     });
 }
 
@@ -168,6 +289,11 @@ const fn kind(record: &Record<'_>) -> u8 {
         Record::Kick { .. } => KICK,
         Record::Gone => GONE,
         Record::Quality(_) => QUALITY,
+        Record::Join { .. } => JOIN,
+        Record::Leave { .. } => LEAVE,
+        Record::Publish { .. } => PUBLISH,
+        Record::List { .. } => LIST,
+        Record::Attribute { .. } => ATTRIBUTE,
     }
 }
 
@@ -251,6 +377,48 @@ pub fn next<'a>(run: &mut &'a [u8]) -> Result<Option<(SessionId, Record<'a>)>, B
             ours: r.report()?,
             theirs: r.report()?,
         }),
+        JOIN => Record::Join {
+            channel: ChannelId(u32::from_le_bytes(r.take()?)),
+            incarnation: Incarnation(u64::from_le_bytes(r.take()?)),
+            next: u32::from_le_bytes(r.take()?),
+        },
+        LEAVE => Record::Leave {
+            channel: ChannelId(u32::from_le_bytes(r.take()?)),
+        },
+        PUBLISH => {
+            let version_min = u32::from_le_bytes(r.take()?);
+            let version_max = u32::from_le_bytes(r.take()?);
+            let [has_attribute] = r.take()?;
+            let key = u16::from_le_bytes(r.take()?);
+            let value = u32::from_le_bytes(r.take()?);
+            let attribute = match has_attribute {
+                0 if (key, value) == (0, 0) => None,
+                1 => Some((key, value)),
+                _ => return Err(BadRecord),
+            };
+            let filter = Filter {
+                except: session,
+                version_min,
+                version_max,
+                attribute,
+            };
+            let body = std::mem::take(&mut r.0);
+            Record::Publish { filter, body }
+        }
+        LIST => {
+            let count = usize::from(u16::from_le_bytes(r.take()?));
+            if count > LIST_SESSIONS_MAX {
+                return Err(BadRecord);
+            }
+            let (sessions, body) = r.0.split_at_checked(8 * count).ok_or(BadRecord)?;
+            r.0 = &[];
+            let sessions = Sessions(sessions);
+            Record::List { sessions, body }
+        }
+        ATTRIBUTE => Record::Attribute {
+            key: u16::from_le_bytes(r.take()?),
+            value: u32::from_le_bytes(r.take()?),
+        },
         _ => return Err(BadRecord),
     };
     if r.0.is_empty() {

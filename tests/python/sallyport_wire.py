@@ -30,7 +30,7 @@ FRAME_BYTES_MAX_BEFORE_LOGIN = 4_096
 HANDSHAKE_FRAME_BYTES_MIN = 20
 SEALED_FRAME_BYTES_MIN = 33
 
-HANDSHAKE, COMPRESSED, KEY_PHASE = 1, 2, 4
+HANDSHAKE, COMPRESSED, KEY_PHASE, CHANNEL_FLAG = 1, 2, 4, 8
 
 HELLO, WELCOME, REJECT, RESUME = 1, 2, 3, 4
 VERSION = 1
@@ -56,7 +56,8 @@ MS_PER_DRIFT_MS = 2_000
 FRESH, OLD, FUTURE = "fresh", "old", "future"
 
 LOGIN, LOGIN_OK, LOGOUT, CLOSE, PING, PONG, SYNC, ACK, GROUP_DOWN, ATTACH = range(1, 11)
-MESSAGE, REQUEST, REPLY, ERROR = range(16, 20)
+CHANNEL = 15
+MESSAGE, REQUEST, REPLY, ERROR, CHANNEL_MESSAGE = range(16, 21)
 RELIABLE, UNRELIABLE, SEQUENCED = range(3)
 CLOSE_TEXT_BYTES_MAX = 256
 LABEL_BYTES_MAX = 64
@@ -382,6 +383,38 @@ class PeerClock:
         return OLD if difference - self.estimate > AGE_MS_MAX else FRESH
 
 
+class ChannelOpener:
+    """One key of a channel at one member (§13). What it refuses is dropped."""
+
+    def __init__(self, key_id, key, sequence):
+        self.key_id, self.key, self.next = key_id, key, sequence
+
+    def open(self, data):
+        """The fields of the message in a whole frame."""
+        flags, sequence_low, _, crc = struct.unpack_from("<BIII", data, 3)
+        if flags & ~COMPRESSED != CHANNEL_FLAG:
+            raise Refused("bad_flags", f"{flags:#04x}")
+        associated, body = data[:12], data[HEADER_BYTES:]
+        if zlib.crc32(body, zlib.crc32(associated)) != crc:
+            raise Refused("bad_crc")
+        key_id, sealed = body[:KEY_ID_BYTES], body[KEY_ID_BYTES:]
+        if int.from_bytes(key_id, "little") != self.key_id:
+            raise Refused("unknown_key")
+        sequence = expand_sequence(sequence_low, self.next)
+        try:
+            opened = ChaCha20Poly1305(self.key).decrypt(
+                nonce(sequence), sealed, associated + key_id
+            )
+        except InvalidTag as error:
+            raise Refused("bad_seal") from error
+        if sequence < self.next:
+            raise Refused("sequence_repeated", f"{sequence} below {self.next}")
+        if opened[:1] != bytes([CHANNEL_MESSAGE]):
+            raise Refused("bad_body", "no message of a channel")
+        self.next = sequence + 1
+        return decode_body(opened, bool(flags & COMPRESSED))
+
+
 def compress(payload):
     """The compressed form of a payload, or None where it would not be smaller."""
     if len(payload) > INFLATED_BYTES_MAX:
@@ -431,6 +464,20 @@ CLOSE_LAYOUT = struct.Struct("<xHI")
 MESSAGE_LAYOUT = struct.Struct("<BHIIH")
 LANE_MASK, MORE = 3, 4
 
+# What a CHANNEL says (§13): the layout behind the channel, and the names of the fields.
+SAYS = {
+    1: (struct.Struct("<QI"), ("incarnation", "next")),
+    2: (struct.Struct("<I32sQ"), ("key_id", "key", "sequence")),
+    3: (struct.Struct("<"), ()),
+    4: (struct.Struct("<I"), ("next",)),
+    5: (struct.Struct("<IIB"), ("from", "to", "lost")),
+    6: (struct.Struct("<I"), ("next",)),
+}
+CHANNEL_LAYOUT = struct.Struct("<BHI")
+CHANNEL_MESSAGE_LAYOUT = struct.Struct("<BHIIH")
+CHANNEL_NAMES = ("lane", "group", "number", "channel", "message_id")
+KEY_ID_BYTES = 4
+
 
 def encode_body(fields):
     """A body from its fields: `kind` and the names of §5; `payload` goes in as it is."""
@@ -456,6 +503,13 @@ def encode_body(fields):
         flags = 1 if fields["fresh"] else 0
         names = ("group", "incarnation", "next", "base")
         return head + SYNC_LAYOUT.pack(flags, *(fields[name] for name in names))
+    if kind == CHANNEL:
+        layout, names = SAYS[fields["says"]]
+        place = CHANNEL_LAYOUT.pack(fields["says"], fields["group"], fields["channel"])
+        return head + place + layout.pack(*(fields[name] for name in names))
+    if kind == CHANNEL_MESSAGE:
+        values = (fields[name] for name in CHANNEL_NAMES)
+        return head + CHANNEL_MESSAGE_LAYOUT.pack(*values) + fields["payload"]
     flags = fields["lane"] | (MORE if fields["more"] else 0)
     names = ("group", "number", "ack", "message_id")
     body = head + MESSAGE_LAYOUT.pack(flags, *(fields[name] for name in names))
@@ -529,6 +583,23 @@ def decode_kind(kind, rest):
             "next": next_,
             "base": base,
         }
+    if kind == CHANNEL:
+        says, group, channel = CHANNEL_LAYOUT.unpack_from(rest)
+        if says not in SAYS:
+            raise Refused("bad_body", f"CHANNEL says {says}")
+        layout, names = SAYS[says]
+        values = dict(zip(names, layout.unpack(rest[CHANNEL_LAYOUT.size :]), strict=True))
+        if values.get("lost", 0) > 1:
+            raise Refused("bad_body", "lost")
+        if "lost" in values:
+            values["lost"] = bool(values["lost"])
+        return {"kind": kind, "says": says, "group": group, "channel": channel, **values}
+    if kind == CHANNEL_MESSAGE:
+        values = CHANNEL_MESSAGE_LAYOUT.unpack_from(rest)
+        if values[0] > SEQUENCED:
+            raise Refused("bad_body", f"{values[0]:#04x}")
+        fields = dict(zip(CHANNEL_NAMES, values, strict=True))
+        return {"kind": kind, **fields, "payload": rest[CHANNEL_MESSAGE_LAYOUT.size :]}
     if not MESSAGE <= kind <= ERROR:
         raise Refused("unknown_kind", str(kind))
     flags, group, number, ack, message_id = MESSAGE_LAYOUT.unpack_from(rest)

@@ -28,6 +28,8 @@ SECTIONS = {"handshake", "resume", "frames", "rekey", "token", "bad", "websocket
     "datagrams",
     "bad_datagrams",
     "side",
+    "channel_bodies",
+    "channel_frames",
 }
 BYTE_FIELDS = {"channel", "device", "credential", "text", "payload"}
 
@@ -67,6 +69,42 @@ class Vectors(unittest.TestCase):
             with self.subTest(file):
                 self.assertEqual(content["version"], 1)
                 self.assertLessEqual(set(content), SECTIONS | {"version"})
+
+    def test_channel_bodies(self):
+        for label, v in self.section("channel_bodies"):
+            with self.subTest(label):
+                body, fields = bytes.fromhex(v["body"]), dict(v["fields"])
+                if "key" in fields:
+                    fields["key"] = bytes.fromhex(fields["key"])
+                self.assertEqual(wire.decode_body(body), fields)
+                self.assertEqual(wire.encode_body(fields), body)
+                for length in range(len(body)):
+                    with self.assertRaises(wire.Refused):
+                        wire.decode_body(body[:length])
+
+    def test_channel_frames(self):
+        frames = self.section("channel_frames")
+        first = frames[0][1]
+        opener = wire.ChannelOpener(
+            first["key_id"], bytes.fromhex(first["key"]), first["sequence"]
+        )
+        for label, v in frames:
+            with self.subTest(label):
+                frame = bytes.fromhex(v["frame"])
+                self.assertEqual(opener.next, v["sequence"])
+                fields = {**v["fields"], "payload": bytes.fromhex(v["fields"]["payload"])}
+                self.assertEqual(opener.open(frame), fields)
+                with self.assertRaisesRegex(wire.Refused, "sequence_repeated"):
+                    opener.open(frame)
+                with self.assertRaisesRegex(wire.Refused, "bad_flags"):
+                    wire.decode_frame(frame)
+                for at in range(16, len(frame)):
+                    forged = bytearray(frame)
+                    forged[at] ^= 1
+                    forged = wire.frame_around(bytes(forged[:12]), bytes(forged[16:]))
+                    fresh = wire.ChannelOpener(opener.key_id, opener.key, v["sequence"])
+                    with self.assertRaisesRegex(wire.Refused, "bad_seal|unknown_key"):
+                        fresh.open(forged)
 
     def test_websocket(self):
         for label, v in self.section("websocket"):

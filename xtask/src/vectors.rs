@@ -6,6 +6,7 @@
 //! here by hand.
 
 mod bad;
+mod channels;
 mod datagrams;
 mod good;
 mod seal;
@@ -196,6 +197,7 @@ pub fn artifacts() -> anyhow::Result<Vec<Artifact>> {
             &datagrams::file(&bytes(&handshake_frames[0])?, &bytes(&handshake_frames[1])?)?,
         )?,
         file("docs/vectors/side.json", &side::file()?)?,
+        file("docs/vectors/channels.json", &channels::file()?)?,
     ])
 }
 

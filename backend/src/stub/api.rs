@@ -5,7 +5,8 @@
 //! then any number of calls, then `disconnected` once.
 
 use protocol::body::Lane;
-use protocol::ids::{Fence, MessageId, SessionId};
+pub use protocol::channel::{EVERYBODY, Filter};
+use protocol::ids::{ChannelId, Fence, MessageId, SessionId};
 use protocol::quality::Quality;
 use protocol::reason::CloseReason;
 use protocol::time::{Now, Time};
@@ -80,6 +81,23 @@ pub enum SendError {
     /// `outbox_overflow`.
     #[error("the player's outbox is full")]
     Full,
+}
+
+/// Why something about a channel or an attribute was not done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ChannelError {
+    /// The session is not here (any more).
+    #[error("the session is not here")]
+    Gone,
+    /// The session has as many channels, or attributes, as one may have.
+    #[error("the session has as many of these as one may have")]
+    TooManyOfSession,
+    /// The process has as many channels as it may have, or a channel has used up its numbers.
+    #[error("the process has as many channels as it may have")]
+    TooMany,
+    /// The payload does not fit into a frame.
+    #[error("the payload does not fit into a frame")]
+    TooLong,
 }
 
 /// What a game counts of its own, for `/metrics`.
@@ -211,6 +229,89 @@ impl Context<'_> {
         payload: &[u8],
     ) -> Result<(), SendError> {
         self.core.push(self.now, session, lane, message, payload)
+    }
+
+    /// Makes a player a member of a channel, which begins with its first member. It gets what is
+    /// published from now on; while its client is away it stays one, and what it misses of the
+    /// reliable lane it is sent once it is back, as far as the tail goes
+    /// ([`TAIL_MESSAGES_MAX`](super::TAIL_MESSAGES_MAX), [`TAIL_BYTES_MAX`](super::TAIL_BYTES_MAX)).
+    ///
+    /// # Errors
+    /// It is no member. Who is one already stays one.
+    pub fn join(&mut self, session: SessionId, channel: ChannelId) -> Result<(), ChannelError> {
+        self.core.join(session, channel)
+    }
+
+    /// Takes a player out of a channel. What is published from now on it cannot read. A session
+    /// that ends leaves all its channels.
+    pub fn leave(&mut self, session: SessionId, channel: ChannelId) {
+        self.core.leave(session, channel);
+    }
+
+    /// Sends one message to the members of a channel whom the filter lets through: one record to
+    /// each gateway shard that holds some.
+    ///
+    /// # Errors
+    /// Nothing was sent.
+    pub fn publish(
+        &mut self,
+        channel: ChannelId,
+        lane: Lane,
+        filter: &Filter,
+        message: MessageId,
+        payload: &[u8],
+    ) -> Result<(), ChannelError> {
+        self.core.publish(channel, lane, filter, message, payload)
+    }
+
+    /// The same to everybody who has a session here: from the first call on they are all members
+    /// of [`EVERYBODY`].
+    ///
+    /// # Errors
+    /// Nothing was sent.
+    pub fn publish_all(
+        &mut self,
+        lane: Lane,
+        filter: &Filter,
+        message: MessageId,
+        payload: &[u8],
+    ) -> Result<(), ChannelError> {
+        self.core.publish_all(lane, filter, message, payload)
+    }
+
+    /// Sends several players one message, as `push` does one. In the unreliable lane it goes
+    /// once to each gateway shard that holds some of them.
+    ///
+    /// # Errors
+    /// Nothing was sent. Players that are gone are passed over.
+    pub fn send_list(
+        &mut self,
+        sessions: &[SessionId],
+        lane: Lane,
+        message: MessageId,
+        payload: &[u8],
+    ) -> Result<(), ChannelError> {
+        self.core
+            .send_list(self.now, sessions, lane, message, payload)
+    }
+
+    /// Gives a session an attribute, by which filters can choose; 0 takes it away. The
+    /// gateway keeps it with the session, under this group.
+    ///
+    /// # Errors
+    /// It was not set.
+    pub fn set_attribute(
+        &mut self,
+        session: SessionId,
+        key: u16,
+        value: u32,
+    ) -> Result<(), ChannelError> {
+        self.core.set_attribute(session, key, value)
+    }
+
+    /// An attribute of a session, if it has it.
+    pub fn attribute(&self, session: SessionId, key: u16) -> Option<u32> {
+        self.core.attribute(session, key)
     }
 
     /// How good a player's connection is: `ours` is what its gateway measured, `theirs` what

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use protocol::body::{Body, Lane, MessageHeader, MessageKind};
 use protocol::control::ToShard;
-use protocol::ids::{Fence, Incarnation, MessageId, SessionId};
+use protocol::ids::{ChannelId, Fence, Incarnation, MessageId, SessionId};
 use protocol::limits::{PAYLOAD_BYTES_MAX, REASON_TEXT_BYTES_MAX, UPLINK_STREAMS};
 use protocol::quality::Quality;
 use protocol::reason::{CloseReason, DropReason};
@@ -18,6 +18,7 @@ use protocol::time::{Now, Time};
 use protocol::uplink::{self, Open, Record};
 use rustc_hash::FxHashMap;
 
+use super::channels::{Channels, Memberships};
 use super::{DEPARTED_MAX, ENDED_MAX, Request, SendError, StubCounts, StubSettings};
 use crate::link::LinkId;
 
@@ -26,7 +27,12 @@ use crate::link::LinkId;
 pub(super) struct Session {
     pub(super) fence: Fence,
     pub(super) account: Arc<str>,
+    /// Version of the game client.
+    pub(super) client_version: u32,
     pub(super) link: Option<LinkId>,
+    /// The link whose shard knows its channels: where its client is, while it is.
+    pub(super) told_at: Option<LinkId>,
+    pub(super) memberships: Option<Box<Memberships>>,
     /// When it ends if no link comes.
     pub(super) grace_until: Option<Time>,
     pub(super) stream: StreamEnd,
@@ -81,6 +87,7 @@ pub(super) struct Core {
     pub(super) sessions: FxHashMap<SessionId, Session>,
     pub(super) by_account: HashMap<Arc<str>, SessionId>,
     pub(super) links: BTreeMap<LinkId, LinkOut>,
+    pub(super) channels: Channels,
     /// One of each kind a session at most; those of sessions that are gone are skipped.
     pub(super) timers: BinaryHeap<Reverse<(Time, SessionId, Timer)>>,
     /// Sessions to end once the game has returned.
@@ -107,7 +114,10 @@ impl Core {
         let mut session = Session {
             fence: open.fence,
             account,
+            client_version: open.client_version,
             link: Some(link),
+            told_at: None,
+            memberships: None,
             grace_until: None,
             stream,
             quality: None,
@@ -118,6 +128,7 @@ impl Core {
         session.lead_to_client(open.away);
         self.sessions.insert(id, session);
         self.counts.connected += 1;
+        self.begin_memberships(id, open.away);
     }
 
     pub(super) fn reply(
@@ -349,5 +360,9 @@ impl Core {
 impl LinkOut {
     pub(super) fn of(&mut self, session: SessionId) -> &mut Vec<u8> {
         &mut self.streams[usize::from(uplink::stream_of(session) - 1)]
+    }
+
+    pub(super) fn of_channel(&mut self, channel: ChannelId) -> &mut Vec<u8> {
+        &mut self.streams[usize::from(uplink::stream_of_channel(channel) - 1)]
     }
 }

@@ -103,6 +103,10 @@ fn judge(event: Event<'_>, request: u32, payload: &[u8], heard: &mut io::Result<
         | Event::Resumed(_)
         | Event::SessionLost(_)
         | Event::GroupUp(_)
+        | Event::ChannelJoined(..)
+        | Event::ChannelLeft(..)
+        | Event::ChannelMessage(..)
+        | Event::ChannelLost(..)
         | Event::RoundTrip(_) => {}
     }
 }

@@ -88,6 +88,8 @@ pub struct GameConfig {
 pub enum GameKind {
     /// Sends every request back.
     Echo,
+    /// Players speak in channels.
+    Chat,
     /// A map on which players see those near them, with `[map]`.
     Walk(WalkConfig),
 }
@@ -143,14 +145,18 @@ impl GameConfig {
     pub fn read(reader: &mut Reader<'_>) -> Self {
         let name = reader.name(key("name"), Some("game"));
         let listen = BackendListenConfig::read(reader, "0.0.0.0:7200", "game.identity");
-        let is_walk = reader.choice(key("game.kind"), "echo", &[("echo", false), ("walk", true)]);
+        let kinds = [
+            ("echo", Some(GameKind::Echo)),
+            ("walk", None),
+            ("chat", Some(GameKind::Chat)),
+        ];
+        let kinds = kinds.each_ref().map(|(name, kind)| (*name, kind.as_ref()));
+        let plain = reader.choice(key("game.kind"), "echo", &kinds);
         let group = reader.integer32(key("game.group"), Some(1), 1..=u32::from(u16::MAX));
         // A game without a map has none of its keys.
-        let kind = if is_walk {
-            GameKind::Walk(WalkConfig::read(reader))
-        } else {
-            GameKind::Echo
-        };
+        let kind = plain
+            .cloned()
+            .unwrap_or_else(|| GameKind::Walk(WalkConfig::read(reader)));
         Self {
             name,
             listen,

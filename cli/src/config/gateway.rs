@@ -35,6 +35,8 @@ pub struct GatewayConfig {
     pub rekey_frames: u64,
     /// `compression.bytes_min`: smaller payloads are not compressed.
     pub compression_bytes_min: u32,
+    /// `channels.seal`: once for all members of a channel, not for each.
+    pub seal_channels_once: bool,
     /// `[token]`.
     pub token: TokenConfig,
     /// `uplink.identity_file`: who it is to backends.
@@ -202,6 +204,13 @@ impl GatewayConfig {
                 key("compression.bytes_min"),
                 Some(64),
                 1..=1 << 20,
+            ),
+            // A member could forge what others are sent, if it also controlled their
+            // path: who minds that pays a seal a member.
+            seal_channels_once: reader.choice(
+                key("channels.seal"),
+                "once",
+                &[("once", true), ("each", false)],
             ),
             token: TokenConfig::read(reader),
             identity_file: reader.path(key("uplink.identity_file"), "gateway.identity"),

@@ -25,6 +25,7 @@ pub struct Files {
     center_identity: String,
     echo_identity: String,
     walk_identity: String,
+    chat_identity: String,
 }
 
 impl Files {
@@ -41,6 +42,7 @@ impl Files {
             ("center.identity", KeyKind::Identity),
             ("game.identity", KeyKind::Identity),
             ("game-walk.identity", KeyKind::Identity),
+            ("game-chat.identity", KeyKind::Identity),
         ] {
             match keys::write_secret(&at(name), &keys::generate(kind)?.secret, false) {
                 Ok(()) | Err(KeyFileError::Exists { .. }) => {}
@@ -61,6 +63,7 @@ impl Files {
             center_identity: identity("center.identity")?,
             echo_identity: identity("game.identity")?,
             walk_identity: identity("game-walk.identity")?,
+            chat_identity: identity("game-chat.identity")?,
         })
     }
 
@@ -114,6 +117,24 @@ impl Files {
         )
     }
 
+    /// Writes the configuration of the game with channels.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn chat(&self) -> anyhow::Result<PathBuf> {
+        self.write(
+            "game-chat.toml",
+            &format!(
+                "role = \"game\"\nname = \"game-chat\"\n\n\
+             [listen]\nquic = \"127.0.0.1:0\"\nidentity_file = \"game-chat.identity\"\n\
+             gateway_keys = [\"{}\"]\n\n\
+             [game]\nkind = \"chat\"\ngroup = 3\n\n\
+             [admin]\nlisten = \"127.0.0.1:7203\"\n",
+                self.gateway_identity
+            ),
+        )
+    }
+
     /// Writes the gateway's configuration.
     ///
     /// The rates of a connection are not limited: a few clients may be made to
@@ -126,8 +147,7 @@ impl Files {
         port: u16,
         admin_port: u16,
         center: SocketAddr,
-        echo: SocketAddr,
-        walk: SocketAddr,
+        [echo, walk, chat]: [SocketAddr; 3],
     ) -> anyhow::Result<PathBuf> {
         self.write(
             "gateway.toml",
@@ -142,8 +162,14 @@ impl Files {
              instances = [{{ address = \"{echo}\", key = \"{}\" }}]\n\n\
              [[group]]\nid = 2\nname = \"walk\"\n\
              instances = [{{ address = \"{walk}\", key = \"{}\" }}]\n\n\
+             [[group]]\nid = 3\nname = \"chat\"\n\
+             instances = [{{ address = \"{chat}\", key = \"{}\" }}]\n\n\
              [admin]\nlisten = \"127.0.0.1:{admin_port}\"\n",
-                self.token_key, self.center_identity, self.echo_identity, self.walk_identity
+                self.token_key,
+                self.center_identity,
+                self.echo_identity,
+                self.walk_identity,
+                self.chat_identity
             ),
         )
     }

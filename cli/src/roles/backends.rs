@@ -9,6 +9,7 @@ use std::thread;
 
 use backend::center::CenterSettings;
 use backend::center_driver::{self, CenterConfig as OpenCenterConfig, drive_center, open_center};
+use backend::chat::ChatGame;
 use backend::counters::{CenterCounters, GameCounters, Metric};
 use backend::game::{GameConfig as OpenGameConfig, drive_game, open_game};
 use backend::journal::JournalEngine;
@@ -104,6 +105,7 @@ pub fn start_games(configs: &[GameConfig]) -> anyhow::Result<(Vec<Running>, Role
 fn open_by_kind(config: &GameConfig) -> anyhow::Result<(Running, Arc<GameCounters>)> {
     match &config.kind {
         GameKind::Echo => open_one(config, EchoGame, None),
+        GameKind::Chat => open_one(config, ChatGame, None),
         // Its rules were checked when it was read.
         GameKind::Walk(walk) => {
             let spread = SpreadConfig {

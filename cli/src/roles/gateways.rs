@@ -207,6 +207,7 @@ fn settings(config: &GatewayConfig) -> anyhow::Result<Settings> {
                 .as_deref()
                 .unwrap_or_default()
                 .into(),
+            seal_channels_once: config.seal_channels_once,
             front: FrontConfig {
                 proxy_required: config.listen.proxy_required,
                 trusted: Trust::new(config.listen.proxy_trusted.clone()),

@@ -134,7 +134,7 @@ fn a_directory_keeps_its_keys_over_restarts() {
     };
     let (mut first, words, _) = dev(&["--data", path]);
     let before = key(&words);
-    for name in ["gateway", "center", "game", "game-walk"] {
+    for name in ["gateway", "center", "game", "game-walk", "game-chat"] {
         let file = format!("{path}/{name}.toml");
         assert_eq!(run(Path::new("."), &["check", "--config", &file]).code, 0);
     }

@@ -3,6 +3,7 @@
 //! Everything runs the real executable; nothing in here links its modules.
 
 mod bad_input;
+mod channels;
 mod client;
 mod cluster;
 mod config;

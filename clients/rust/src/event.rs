@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use protocol::body::Lane;
-use protocol::ids::{GroupId, MessageId, SessionId};
+use protocol::ids::{ChannelId, GroupId, MessageId, SessionId};
 
 use crate::Error;
 
@@ -23,11 +23,38 @@ pub struct Message {
     pub payload: Vec<u8>,
 }
 
+/// A message to the members of a channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelMessage {
+    /// Which backend sent it.
+    pub group: GroupId,
+    /// In which of its channels.
+    pub channel: ChannelId,
+    /// How it came.
+    pub lane: Lane,
+    /// Its position in that lane of the channel, the same for all members; 0 in the unreliable
+    /// lane.
+    pub number: u32,
+    /// The game's own.
+    pub id: MessageId,
+    /// The game's own.
+    pub payload: Vec<u8>,
+}
+
 /// What happened, in order.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A message of the game.
     Message(Message),
+    /// A message to the members of a channel.
+    ChannelMessage(ChannelMessage),
+    /// The backend has made this client a member of a channel.
+    ChannelJoined(GroupId, ChannelId),
+    /// It is no member any more.
+    ChannelLeft(GroupId, ChannelId),
+    /// So many reliable messages of a channel were missed for good: the client was away for
+    /// longer than they are kept.
+    ChannelLost(GroupId, ChannelId, u32),
     /// The backend of this group is there: its reliable messages flow.
     GroupUp(GroupId),
     /// It is away, as the gateway says to who sends something there. Reliable messages wait in

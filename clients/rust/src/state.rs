@@ -25,7 +25,7 @@ use protocol::stream::OutboxLimits;
 use protocol::time::Time;
 use tokio::sync::oneshot;
 
-use crate::{Config, Error, Event, Message, Transport};
+use crate::{ChannelMessage, Config, Error, Event, Message, Transport};
 
 /// Events that wait for the game before the client stops reading.
 pub const EVENTS_MAX: usize = 1_024;
@@ -382,6 +382,25 @@ impl Seen {
             CoreEvent::GroupUp(group) => self.push(Event::GroupUp(group)),
             CoreEvent::GroupDown(group) => self.push(Event::GroupDown(group)),
             CoreEvent::Message(header, payload) => self.message(&header, payload),
+            CoreEvent::ChannelJoined(group, channel) => {
+                self.push(Event::ChannelJoined(group, channel));
+            }
+            CoreEvent::ChannelLeft(group, channel) => {
+                self.push(Event::ChannelLeft(group, channel));
+            }
+            CoreEvent::ChannelLost(group, channel, count) => {
+                self.push(Event::ChannelLost(group, channel, count));
+            }
+            CoreEvent::ChannelMessage(header, payload) => {
+                self.push(Event::ChannelMessage(ChannelMessage {
+                    group: header.group,
+                    channel: header.channel,
+                    lane: header.lane,
+                    number: header.number,
+                    id: header.message,
+                    payload: payload.to_vec(),
+                }));
+            }
             CoreEvent::RoundTrip(_) => {}
             CoreEvent::Closed(closed) => self.closed = Some(closed),
         }
@@ -431,6 +450,7 @@ impl Seen {
 fn payload_bytes(event: &Event) -> usize {
     match event {
         Event::Message(message) => message.payload.len(),
+        Event::ChannelMessage(message) => message.payload.len(),
         _ => 0,
     }
 }

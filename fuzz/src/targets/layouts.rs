@@ -5,7 +5,11 @@
 
 use gateway::testing;
 use prost::Message as _;
-use protocol::body::{Body, Lane, Login, MessageHeader, MessageKind, Sync, is_direct, patch_ack};
+use protocol::body::{
+    Body, ChannelHeader, ChannelNotice, Lane, Login, MessageHeader, MessageKind, Sync, is_direct,
+    patch_ack,
+};
+use protocol::channel::Filter;
 use protocol::compress::Scratch;
 use protocol::control::{self, ToBackend, ToShard, to_backend, to_shard};
 use protocol::datagram::chunk::{Ack, Chunk, Chunks};
@@ -13,7 +17,7 @@ use protocol::datagram::cookie::{ADDRESS_BYTES, COOKIE_BYTES, Cookies};
 use protocol::datagram::hello::{self, Setup};
 use protocol::datagram::{Cid, split};
 use protocol::handshake::{HELLO_FRAME_BYTES, RESUME_FRAME_BYTES};
-use protocol::ids::{Fence, GroupId, Incarnation, MessageId, SessionId};
+use protocol::ids::{ChannelId, Fence, GroupId, Incarnation, MessageId, SessionId};
 use protocol::limits::{
     ACCOUNT_BYTES_MAX, DATAGRAM_BYTES_MAX, DECOMPRESSED_BYTES_MAX, TOKEN_ID_BYTES_MAX,
     TOKEN_LIFE_MS_MAX,
@@ -76,6 +80,11 @@ pub fn bodies() -> Vec<Vec<u8>> {
         message: MessageId(1),
         request: if kind == MessageKind::Message { 0 } else { 9 },
     };
+    let notice = |notice| Body::Channel {
+        group,
+        channel: ChannelId(1),
+        notice,
+    };
     let mut bodies = vec![
         Body::Login(Login {
             method: 1,
@@ -100,6 +109,33 @@ pub fn bodies() -> Vec<Vec<u8>> {
         sync(false),
         sync(true),
         Body::SideOpen,
+        notice(ChannelNotice::Joined {
+            incarnation: Incarnation(1),
+            next: 1,
+        }),
+        notice(ChannelNotice::Key {
+            id: 1,
+            key: &[3; 32],
+            sequence: 0,
+        }),
+        notice(ChannelNotice::Left),
+        notice(ChannelNotice::CatchUp { next: 1 }),
+        notice(ChannelNotice::Skip {
+            from: 1,
+            to: 2,
+            lost: true,
+        }),
+        notice(ChannelNotice::CaughtUp { next: 2 }),
+        Body::ChannelMessage {
+            header: ChannelHeader {
+                lane: Lane::Reliable,
+                group,
+                number: 1,
+                channel: ChannelId(1),
+                message: MessageId(1),
+            },
+            payload: b"payload",
+        },
         Body::Side {
             cid: Cid(0x100),
             secret: &[3; 32],
@@ -291,6 +327,11 @@ pub fn records(data: &[u8]) -> u64 {
                     Record::Kick { .. } => 4,
                     Record::Gone => 5,
                     Record::Quality(_) => 6,
+                    Record::Join { .. } => 8,
+                    Record::Leave { .. } => 9,
+                    Record::Publish { .. } => 10,
+                    Record::List { .. } => 11,
+                    Record::Attribute { .. } => 12,
                 });
             }
             Ok(None) => break,
@@ -338,6 +379,22 @@ pub fn record_seeds() -> Vec<Vec<u8>> {
         },
         Record::Gone,
         Record::Quality(Quality::default()),
+        Record::Join {
+            channel: ChannelId(1),
+            incarnation: Incarnation(1),
+            next: 1,
+        },
+        Record::Leave {
+            channel: ChannelId(1),
+        },
+        Record::Publish {
+            filter: Filter {
+                attribute: Some((1, 2)),
+                ..Filter::but(SessionId(1))
+            },
+            body,
+        },
+        Record::Attribute { key: 1, value: 2 },
     ];
     let mut all = Vec::new();
     let mut seeds = Vec::new();

@@ -2,11 +2,13 @@
 //! are sealed for clients.
 
 use prost::Message;
-use protocol::body::{Body, Lane, MessageKind};
+use protocol::body::{Body, ChannelNotice, Lane, MessageKind};
 use protocol::client::compressed;
 use protocol::control::{self, BackendHello, ToShard, to_backend, to_shard};
 use protocol::ids::{Fence, SessionId};
-use protocol::limits::{LABEL_BYTES_MAX, MESSAGE_HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use protocol::limits::{
+    CHANNEL_HEADER_BYTES, LABEL_BYTES_MAX, MESSAGE_HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX,
+};
 use protocol::reason::{CloseReason, DropReason};
 use protocol::time::Now;
 use protocol::uplink::{self, Record};
@@ -62,6 +64,7 @@ impl Shard {
             self.handle_uplink_untaken(run);
         }
         self.resume_waiting(&waiting);
+        self.forget_channels(at);
         if at != CENTER {
             self.binding_sweep = Some(0);
         }
@@ -213,6 +216,26 @@ impl Shard {
                 Ok(Some((session, Record::Kick { fence, reason }))) => {
                     self.handle_kick(now, at, session, fence, reason);
                 }
+                Ok(Some((
+                    session,
+                    Record::Join {
+                        channel,
+                        incarnation,
+                        next,
+                    },
+                ))) => self.handle_join(now, at, session, channel, incarnation, next),
+                Ok(Some((session, Record::Leave { channel }))) => {
+                    self.handle_leave(now, at, session, channel);
+                }
+                Ok(Some((_, Record::Publish { filter, body }))) => {
+                    self.handle_publish(now, at, &filter, body);
+                }
+                Ok(Some((_, Record::List { sessions, body }))) => {
+                    self.handle_list(now, at, sessions, body);
+                }
+                Ok(Some((session, Record::Attribute { key, value }))) => {
+                    self.handle_attribute(at, session, key, value);
+                }
                 Ok(Some(_)) | Err(_) => {
                     self.counters.drop_frame(DropReason::BadRecord);
                     self.refuse_uplink(
@@ -266,8 +289,20 @@ impl Shard {
             Body::Sync(sync) => (sync.group, Lane::Reliable, None),
             Body::Ack { group, .. } => (group, Lane::Reliable, None),
             Body::Message { header, payload } if header.kind != MessageKind::Request => {
-                (header.group, header.lane, Some((header, payload)))
+                let head_bytes = header.encoded_bytes().min(MESSAGE_HEADER_BYTES_MAX);
+                (header.group, header.lane, Some((head_bytes, payload)))
             }
+            // The publisher's answer to who has missed something.
+            Body::ChannelMessage { header, payload } => (
+                header.group,
+                header.lane,
+                Some((CHANNEL_HEADER_BYTES, payload)),
+            ),
+            Body::Channel {
+                group,
+                notice: ChannelNotice::Skip { .. } | ChannelNotice::CaughtUp { .. },
+                ..
+            } => (group, Lane::Reliable, None),
             _ => {
                 self.counters.drop_frame(DropReason::BadRecord);
                 return;
@@ -303,14 +338,14 @@ impl Shard {
             connection.out = self.buffers.take();
         }
         match message {
-            Some((header, payload)) => {
+            Some((head_bytes, payload)) => {
                 let (flags, payload) =
                     compressed(payload, self.config.compress_bytes_min, &mut self.scratch);
                 if payload.len() > PAYLOAD_BYTES_MAX {
                     self.counters.drop_frame(DropReason::BadRecord);
                     return;
                 }
-                let head = &bytes[..header.encoded_bytes().min(MESSAGE_HEADER_BYTES_MAX)];
+                let head = &bytes[..head_bytes];
                 if lane != Lane::Reliable && connection.push_beside(now.time, flags, head, payload)
                 {
                     self.counters.side_messages_sent.add(1);

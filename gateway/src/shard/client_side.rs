@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 
-use protocol::body::{BadBody, Body, Lane, MessageHeader, MessageKind};
+use protocol::body::{BadBody, Body, ChannelNotice, Lane, MessageHeader, MessageKind};
 use protocol::check::{self, Age, Charged, ClockOffset};
 use protocol::cipher::{Opener, Sealer};
 use protocol::frame::{FLAG_COMPRESSED, Header};
@@ -299,6 +299,11 @@ impl Shard {
         let (group, header) = match body {
             Body::Sync(sync) => (sync.group, None),
             Body::Ack { group, .. } => (group, None),
+            Body::Channel {
+                group,
+                notice: ChannelNotice::CatchUp { .. },
+                ..
+            } => (group, None),
             Body::Message { header, .. }
                 if matches!(header.kind, MessageKind::Message | MessageKind::Request) =>
             {

@@ -16,6 +16,7 @@ use protocol::reassembly::Reassembly;
 use protocol::ticket::Ticket;
 use protocol::time::Time;
 
+use super::channels::Memberships;
 use super::datagrams::Datagrams;
 use crate::engine::ConnId;
 use crate::front::Front;
@@ -137,6 +138,8 @@ pub struct Session {
     pub untold: bool,
     /// What backends were told of its connection's quality.
     pub told: Told,
+    /// The channels that it is in, and its attributes.
+    pub memberships: Option<Box<Memberships>>,
 }
 
 /// The last QUALITY of a session.

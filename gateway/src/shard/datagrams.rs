@@ -15,6 +15,7 @@ mod sending;
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use protocol::body::{Body, is_direct};
 use protocol::check::{Age, Bucket, Charged};
@@ -59,6 +60,10 @@ pub struct DatagramConfig {
     pub connections_max: u32,
 }
 
+/// Frames of channels that wait for the kernel: a few turns' worth. Beyond it they go the way
+/// of every other message.
+const SHARED_MAX: usize = 4_096;
+
 /// What a shard keeps for all of them.
 #[derive(Debug)]
 pub struct DatagramSide {
@@ -80,6 +85,8 @@ pub struct DatagramSide {
     pub to_send: VecDeque<ConnId>,
     /// Answers to INITs of this turn.
     replies: VecDeque<(SocketAddr, Vec<u8>)>,
+    /// Frames that are sealed for a channel, and to whom they go; at most `SHARED_MAX`.
+    shared: VecDeque<(ConnId, Arc<[u8]>)>,
 }
 
 impl DatagramSide {
@@ -98,7 +105,17 @@ impl DatagramSide {
             due: Vec::new(),
             to_send: VecDeque::new(),
             replies: VecDeque::new(),
+            shared: VecDeque::new(),
         }
+    }
+
+    /// Takes a frame that is sealed for a channel; whether there was room.
+    pub(super) fn push_shared(&mut self, id: ConnId, frame: &Arc<[u8]>) -> bool {
+        let has_room = self.shared.len() < SHARED_MAX;
+        if has_room {
+            self.shared.push_back((id, Arc::clone(frame)));
+        }
+        has_room
     }
 
     /// How many ids and how many addresses are remembered.

@@ -222,6 +222,7 @@ impl Shard {
             left: instances(live.left)?,
             untold: false,
             told: Told::default(),
+            memberships: None,
         })
     }
 }

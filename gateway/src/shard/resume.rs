@@ -359,10 +359,11 @@ impl Shard {
         let conn = self.sessions.remove(&id)?;
         let old = Self::at(&mut self.connections, conn)?;
         let phase = std::mem::replace(&mut old.phase, Phase::Login);
-        let Phase::Session(session) = phase else {
+        let Phase::Session(mut session) = phase else {
             old.phase = phase;
             return None;
         };
+        self.leave_channels(conn, &mut session);
         self.close(now, conn, CloseReason::Superseded);
         Some(session)
     }

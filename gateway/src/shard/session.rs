@@ -141,6 +141,7 @@ impl Shard {
             elsewhere: Vec::new(),
             left: Vec::new(),
             told: Told::default(),
+            memberships: None,
             untold: true,
         }));
         self.counters.logins.add(1);
@@ -328,6 +329,9 @@ impl Shard {
                 down_told: false,
             };
             session.told = Told::default();
+            if let Some(memberships) = &mut session.memberships {
+                memberships.forget_attributes(group_id);
+            }
             let address = peer.filter(|_| uplink.wants_address).map(client_address);
             let open = uplink::Open {
                 fence: session.fence,
@@ -355,7 +359,8 @@ impl Shard {
         reason: CloseReason,
     ) {
         match std::mem::replace(&mut connection.phase, Phase::Closing) {
-            Phase::Session(session) => {
+            Phase::Session(mut session) => {
+                self.leave_channels(connection.id, &mut session);
                 self.sessions.remove(&session.id);
                 self.counters.sessions.set(self.sessions.len() as u64);
                 match &connection.ticket {

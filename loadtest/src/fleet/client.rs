@@ -2,6 +2,7 @@
 //! of what it receives.
 
 use protocol::body::{Lane, MessageHeader, MessageKind};
+use protocol::chat::SAY;
 use protocol::cipher::RekeyPolicy;
 use protocol::client::{Client, ClientConfig, Closed, Event};
 use protocol::ids::GroupId;
@@ -14,6 +15,7 @@ use rand_core::RngCore as _;
 
 use super::book::Books;
 use super::mixed;
+use super::rooms::{Hearer, Rooms};
 use super::storm::Return;
 use super::walk::{Restart, Walker, World};
 use super::{Command, Fleet, MESSAGE, Stage};
@@ -40,6 +42,10 @@ pub(super) struct Seen {
     pub entry: Option<Result<Entry, ()>>,
     /// What the map says after the game was started anew.
     pub restart: Option<Restart>,
+    /// It is a member of a channel.
+    pub is_joined: bool,
+    /// It was not let into one.
+    pub is_refused: bool,
 }
 
 /// Judges events of one client.
@@ -53,6 +59,8 @@ pub(super) struct Judge<'a> {
     pub books: &'a mut Books,
     pub world: Option<&'a World>,
     pub walker: Option<&'a mut Walker>,
+    pub rooms: Option<&'a mut Rooms>,
+    pub hearer: Option<&'a mut Hearer>,
     pub tally: &'a mut Tally,
     pub seen: &'a mut Seen,
     pub now: Time,
@@ -72,11 +80,21 @@ impl Judge<'_> {
             Event::Closed(closed) => self.seen.closed = Some(closed),
             Event::Resumed(_) => self.seen.resumed = true,
             Event::SessionLost(_) => {}
-            Event::GroupUp(_) | Event::GroupDown(_) | Event::RoundTrip(_) => {}
+            Event::ChannelJoined(..) => self.seen.is_joined = true,
+            Event::ChannelMessage(header, payload) => self.hear(&header, payload),
+            Event::ChannelLeft(..) => self.tally.error("left_channel"),
+            // What is missing shows in the end.
+            Event::ChannelLost(..)
+            | Event::GroupUp(_)
+            | Event::GroupDown(_)
+            | Event::RoundTrip(_) => {}
         }
     }
 
     fn message(&mut self, header: &MessageHeader, payload: &[u8]) {
+        if self.rooms.is_some() {
+            return self.room_message(header, payload);
+        }
         self.tally.received += 1;
         if self.world.is_some() {
             self.world_message(header, payload);
@@ -276,6 +294,20 @@ impl Fleet {
                 let (payload, shared) = (&self.payload, &mut self.shared);
                 if client
                     .send(now, lane, group, MOVE, payload, shared)
+                    .is_err()
+                {
+                    return;
+                }
+                book.ledger.send();
+                self.pending -= 1;
+                self.tally.sent += 1;
+                continue;
+            }
+            if let Some(rooms) = &self.rooms {
+                rooms.encode(plan, number, sent, &mut self.payload);
+                let (payload, shared) = (&self.payload, &mut self.shared);
+                if client
+                    .send(now, Lane::Reliable, group, SAY, payload, shared)
                     .is_err()
                 {
                     return;

@@ -139,10 +139,12 @@ impl Fleet {
     pub(super) fn bury(&mut self, index: u32) {
         self.set_group_up(index, false);
         self.leave_map(index);
+        self.leave_room(index);
         let slot = &mut self.slots[index as usize];
         slot.stage = Stage::Ended;
-        // A move has no reply; what became of it shows in the views.
-        let (missing, allowed) = if self.world.is_some() {
+        // A move has no reply; what became of it shows in the views. What was said in a channel
+        // is missed by who did not hear it.
+        let (missing, allowed) = if self.world.is_some() || self.rooms.is_some() {
             (0, 0)
         } else {
             slot.books.missing()
@@ -186,6 +188,15 @@ impl Fleet {
             self.finish();
             return;
         }
+        let is_refused = self.able() == 0 && self.rooms.as_ref().is_some_and(|it| it.refused > 0);
+        if is_refused {
+            self.unable = Some(format!(
+                "join_refused: group {} lets nobody into a channel; is its game `chat`?",
+                self.plan.group
+            ));
+            self.finish();
+            return;
+        }
         if missing > 0 && now < self.group_deadline {
             return;
         }
@@ -199,6 +210,8 @@ impl Fleet {
         }
         let reason = if self.world.is_some() {
             "not_on_map"
+        } else if self.rooms.is_some() {
+            "not_in_channel"
         } else {
             "group_not_up"
         };

@@ -44,6 +44,7 @@ fn plan(lane: LaneName) -> WorkerPlan {
         group: 1,
         payload_bytes: 64,
         walk: None,
+        rooms: None,
         cut_every_ms: None,
         leave_every_ms: None,
         uring: false,

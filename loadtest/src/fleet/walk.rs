@@ -373,11 +373,14 @@ impl Judge<'_> {
 }
 
 impl Fleet {
-    /// Clients that can take part: in `walk` those on the map.
+    /// Clients that can take part: in `walk` those on the map, in `chat` and `broadcast` those in
+    /// their channels.
     pub(super) fn able(&self) -> u32 {
-        self.world
-            .as_ref()
-            .map_or(self.groups_up, |world| world.here)
+        match (&self.world, &self.rooms) {
+            (Some(world), _) => world.here,
+            (None, Some(rooms)) => rooms.members,
+            (None, None) => self.groups_up,
+        }
     }
 
     /// Asks for a client to be put on the map, if it is its time.

@@ -51,7 +51,7 @@ fn keys_may_begin_with_a_dash() {
 
 #[test]
 fn what_does_not_exist_yet_is_refused() {
-    assert!(refusal(&["--scenario", "broadcast"]).contains("walk"));
+    assert!(refusal(&["--scenario", "walking"]).contains("walk"));
 }
 
 #[test]

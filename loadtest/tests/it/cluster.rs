@@ -272,6 +272,7 @@ fn gateway_config(key: &StaticKey, center: SocketAddr, game: SocketAddr) -> Gate
             compress_bytes_min: usize::MAX,
             version_min: 0,
             upgrade_address: Arc::default(),
+            seal_channels_once: true,
             front: Default::default(),
             datagrams: None,
         },

@@ -5,6 +5,7 @@ mod beside;
 mod cluster;
 mod faults;
 mod mixed;
+mod rooms;
 mod runs;
 mod storms;
 mod walks;

@@ -12,7 +12,7 @@ use crate::datagram::chunk::{COMPRESSED, Chunk, Chunks};
 use crate::datagram::cookie::COOKIE_BYTES;
 use crate::datagram::hello::{self, Setup as Message};
 use crate::datagram::{Cid, End, split};
-use crate::frame::{FLAG_COMPRESSED, Header};
+use crate::frame::{self, FLAG_CHANNEL, FLAG_COMPRESSED, Header};
 use crate::handshake::{Initiator, read_reject};
 use crate::ids::{GroupId, SessionId};
 use crate::limits::{DATAGRAM_BYTES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, GROUPS_MAX};
@@ -204,6 +204,14 @@ impl Client {
         let (Some((_, frame)), Some(end)) = (split(data), self.end_mut()) else {
             return Ok(());
         };
+        if let Some(header) = Header::decode(frame)
+            && header.flags & FLAG_CHANNEL != 0
+        {
+            if frame::crc(frame) == header.crc {
+                self.handle_channel_frame(&header, frame, &mut shared.scratch, events)?;
+            }
+            return Ok(());
+        }
         // What does not verify is somebody else's, or broken on its way.
         let Ok(opened) = end.open(now, frame) else {
             return Ok(());

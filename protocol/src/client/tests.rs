@@ -23,6 +23,10 @@ enum Seen {
     Down(u16),
     Message(MessageKind, u32, Vec<u8>),
     RoundTrip(u32),
+    Joined(u32),
+    Left(u32),
+    Channel(u32, Vec<u8>),
+    Missed(u32),
     Closed(Closed),
 }
 
@@ -37,6 +41,10 @@ fn seen(event: Event<'_>) -> Seen {
             Seen::Message(header.kind, header.request, payload.to_vec())
         }
         Event::RoundTrip(us) => Seen::RoundTrip(us),
+        Event::ChannelJoined(_, channel) => Seen::Joined(channel.0),
+        Event::ChannelLeft(_, channel) => Seen::Left(channel.0),
+        Event::ChannelMessage(header, payload) => Seen::Channel(header.number, payload.to_vec()),
+        Event::ChannelLost(_, _, count) => Seen::Missed(count),
         Event::Closed(closed) => Seen::Closed(closed),
     }
 }

@@ -22,7 +22,7 @@ struct Parts {
 
 fn parts() -> impl Strategy<Value = Parts> {
     (
-        0..6_u8,
+        0..11_u8,
         any::<[u64; 3]>(),
         any::<u32>(),
         any::<u16>(),
@@ -69,6 +69,33 @@ impl Parts {
             },
             3 => Record::Kick { fence, reason },
             4 => Record::Gone,
+            6 => Record::Join {
+                channel: ChannelId(self.version),
+                incarnation: Incarnation(self.fence),
+                next: self.unix_ms as u32,
+            },
+            7 => Record::Leave {
+                channel: ChannelId(self.version),
+            },
+            8 => Record::Publish {
+                filter: Filter {
+                    except: SessionId(self.session),
+                    version_min: self.version,
+                    version_max: self.fence as u32,
+                    attribute: self.away.then_some((self.reason, self.unix_ms as u32)),
+                },
+                body: &self.body,
+            },
+            9 => {
+                let whole = self.body.len() / 8 * 8;
+                let (sessions, body) = self.body.split_at(whole);
+                let sessions = Sessions(sessions);
+                Record::List { sessions, body }
+            }
+            10 => Record::Attribute {
+                key: self.reason,
+                value: self.version,
+            },
             _ => Record::Quality(Quality {
                 ours: Report {
                     round_trip_us: self.version,

@@ -36,6 +36,10 @@ pub fn collect(told: &mut Vec<Told>) -> impl FnMut(client::Event<'_>) {
         client::Event::Resumed(_) => told.push(Told::Resumed),
         client::Event::SessionLost(_)
         | client::Event::GroupDown(_)
+        | client::Event::ChannelJoined(..)
+        | client::Event::ChannelLeft(..)
+        | client::Event::ChannelMessage(..)
+        | client::Event::ChannelLost(..)
         | client::Event::RoundTrip(_) => {}
     }
 }

@@ -172,6 +172,7 @@ impl World {
             compress_bytes_min: plan.compress_bytes_min,
             version_min: 0,
             upgrade_address: Arc::default(),
+            seal_channels_once: true,
             front: FrontConfig::default(),
             datagrams: Some(DatagramConfig {
                 cookie_secret,

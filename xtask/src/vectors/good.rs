@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 use anyhow::ensure;
-use protocol::body::{Body, Lane, Login, MessageHeader, MessageKind, Sync};
+use protocol::body::{Body, ChannelNotice, Lane, Login, MessageHeader, MessageKind, Sync};
 use protocol::cipher::{Key, RekeyPolicy, Sealer};
 use protocol::compress::Scratch;
 use protocol::frame::{FLAG_COMPRESSED, FLAG_KEY_PHASE};
 use protocol::handshake::Keys;
-use protocol::ids::{GroupId, Incarnation, MessageId, SessionId};
+use protocol::ids::{ChannelId, GroupId, Incarnation, MessageId, SessionId};
 use protocol::quality::{Ping, Pong, Report};
 use protocol::reason::CloseReason;
 use protocol::time::Time;
@@ -391,7 +391,7 @@ fn from_gateway(gateway: &mut Sender) -> anyhow::Result<()> {
     )
 }
 
-fn fields(body: &Body<'_>) -> BTreeMap<&'static str, Value> {
+pub(super) fn fields(body: &Body<'_>) -> BTreeMap<&'static str, Value> {
     let (kind, fields) = match *body {
         Body::Login(login) => (
             1,
@@ -455,11 +455,66 @@ fn fields(body: &Body<'_>) -> BTreeMap<&'static str, Value> {
                 ("secret", json!(hex(secret))),
             ],
         ),
+        Body::Channel {
+            group,
+            channel,
+            notice,
+        } => channel_fields(group, channel, &notice),
+        Body::ChannelMessage { header, payload } => (
+            20,
+            vec![
+                ("lane", json!(header.lane as u8)),
+                ("group", json!(header.group.0)),
+                ("number", json!(header.number)),
+                ("channel", json!(header.channel.0)),
+                ("message_id", json!(header.message.0)),
+                ("payload", json!(hex(payload))),
+            ],
+        ),
         Body::Message { header, payload } => message_fields(&header, payload),
     };
     let mut fields: BTreeMap<_, _> = fields.into_iter().collect();
     fields.insert("kind", json!(kind));
     fields
+}
+
+fn channel_fields(
+    group: GroupId,
+    channel: ChannelId,
+    notice: &ChannelNotice<'_>,
+) -> (u8, Vec<(&'static str, Value)>) {
+    let (says, rest) = match *notice {
+        ChannelNotice::Joined { incarnation, next } => (
+            1,
+            vec![("incarnation", json!(incarnation.0)), ("next", json!(next))],
+        ),
+        ChannelNotice::Key { id, key, sequence } => (
+            2,
+            vec![
+                ("key_id", json!(id)),
+                ("key", json!(hex(key))),
+                ("sequence", json!(sequence)),
+            ],
+        ),
+        ChannelNotice::Left => (3, vec![]),
+        ChannelNotice::CatchUp { next } => (4, vec![("next", json!(next))]),
+        ChannelNotice::Skip { from, to, lost } => (
+            5,
+            vec![
+                ("from", json!(from)),
+                ("to", json!(to)),
+                ("lost", json!(lost)),
+            ],
+        ),
+        ChannelNotice::CaughtUp { next } => (6, vec![("next", json!(next))]),
+    };
+    let mut fields = vec![
+        ("says", json!(says)),
+        ("group", json!(group.0)),
+        ("channel", json!(channel.0)),
+    ];
+    fields.extend(rest);
+    (15, fields)
 }
 
 fn report_fields(report: &Report) -> [(&'static str, Value); 3] {

@@ -1,9 +1,9 @@
 //! Sealed frames whose inside is wrong: bombs, unknown and malformed bodies,
 //! groups that do not exist, and more than a connection may send.
 
-use protocol::body::{Body, Lane, MessageHeader, MessageKind};
+use protocol::body::{Body, ChannelHeader, ChannelNotice, Lane, MessageHeader, MessageKind};
 use protocol::frame::FLAG_COMPRESSED;
-use protocol::ids::{GroupId, MessageId, SessionId};
+use protocol::ids::{ChannelId, GroupId, MessageId, SessionId};
 use protocol::limits::{DECOMPRESSED_BYTES_MAX, DECOMPRESSED_RATIO_MAX};
 use protocol::reason::{CloseReason, DropReason};
 
@@ -148,12 +148,27 @@ fn unknown_kinds_and_groups_are_dropped_and_the_session_goes_on() {
                 cid: protocol::datagram::Cid(1),
                 secret: &[1; 32],
             },
+            Body::Channel {
+                group: GROUP,
+                channel: ChannelId(1),
+                notice: ChannelNotice::Left,
+            },
+            Body::ChannelMessage {
+                header: ChannelHeader {
+                    lane: Lane::Reliable,
+                    group: GROUP,
+                    number: 1,
+                    channel: ChannelId(1),
+                    message: MessageId(1),
+                },
+                payload: b"forged",
+            },
         ];
         let mut unknown: Vec<Vec<u8>> = not_a_clients.iter().map(encoded).collect();
         for kind in [MessageKind::Reply, MessageKind::Error] {
             unknown.push(message(kind, Lane::Reliable, 1, 0, b"\x01\x00not mine"));
         }
-        for kind in [0, 13, 15, 20, 99, 255] {
+        for kind in [0, 13, 21, 99, 255] {
             unknown.push([&[kind][..], b"whatever"].concat());
         }
         for body in &unknown {

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use protocol::body::{Lane, MessageKind};
+use protocol::body::{ChannelHeader, Lane, MessageKind};
 use protocol::cipher::RekeyPolicy;
 use protocol::client::{Client, ClientConfig, Closed, Event, Shared};
-use protocol::ids::{MessageId, SessionId};
+use protocol::ids::{ChannelId, MessageId, SessionId};
 use protocol::quality::Quality;
 use protocol::reason::CloseReason;
 use protocol::stream::OutboxLimits;
@@ -42,6 +42,12 @@ pub struct Seen {
     pub lost: Option<CloseReason>,
     /// One-way messages in the order of their arrival: lane and payload.
     pub messages: Vec<(Lane, Vec<u8>)>,
+    /// The channels that it is a member of.
+    pub channels: Vec<ChannelId>,
+    /// Their messages in the order of their arrival.
+    pub said: Vec<(ChannelHeader, Vec<u8>)>,
+    /// How many of them it missed for good.
+    pub missed: u32,
     /// How its connection ended.
     pub closed: Option<Closed>,
 }
@@ -53,6 +59,7 @@ impl std::fmt::Debug for Seen {
             .field("ups", &self.ups)
             .field("downs", &self.downs)
             .field("replies", &self.replies.len())
+            .field("said", &self.said.len())
             .field("closed", &self.closed)
             .finish()
     }
@@ -95,6 +102,17 @@ impl Player {
     pub fn connect_to(address: SocketAddr, gateway_key: [u8; 32], token: String) -> Self {
         let socket = Socket::open(Carrier::Tcp, address);
         Self::over(gateway_key, token, socket)
+    }
+
+    /// Connects over any transport to whatever listens there; login is under way.
+    pub fn connect_over(
+        cluster: &Cluster,
+        account: &str,
+        carrier: Carrier,
+        address: SocketAddr,
+    ) -> Self {
+        let socket = Socket::open(carrier, address);
+        Self::over(cluster.gateway_key, cluster.token(account), socket)
     }
 
     /// Logs in over datagrams and waits until its group is up.
@@ -199,6 +217,29 @@ impl Player {
     /// What the gateway said in words when it closed.
     pub fn close_text(&self) -> &str {
         self.client.close_text()
+    }
+
+    /// Sends a request of this kind and waits for its reply, which says nothing.
+    pub fn ask(&mut self, message: MessageId, payload: &[u8]) {
+        let id = self.client.request(GROUP, message, payload);
+        self.asked = id.expect("room in the outbox");
+        self.transmit();
+        let asked = self.asked;
+        self.wait("a reply", |seen| {
+            seen.replies
+                .last()
+                .is_some_and(|(reply, _)| *reply == asked)
+        });
+    }
+
+    /// Sends a one-way message of this kind in the reliable lane.
+    pub fn tell(&mut self, message: MessageId, payload: &[u8]) {
+        let (now, shared) = (self.now(), &mut self.shared);
+        let sent = self
+            .client
+            .send(now, Lane::Reliable, GROUP, message, payload, shared);
+        assert_eq!(sent, Ok(()), "{:?}", self.seen);
+        self.transmit();
     }
 
     /// Messages that the backend has not acknowledged.
@@ -345,6 +386,10 @@ impl Player {
                 seen.messages.push((header.lane, payload.to_vec()));
             }
             Event::RoundTrip(_) => {}
+            Event::ChannelJoined(_, channel) => seen.channels.push(channel),
+            Event::ChannelLeft(_, channel) => seen.channels.retain(|it| *it != channel),
+            Event::ChannelMessage(header, payload) => seen.said.push((header, payload.to_vec())),
+            Event::ChannelLost(_, _, count) => seen.missed += count,
             Event::Closed(closed) => seen.closed = Some(closed),
         };
         match read {

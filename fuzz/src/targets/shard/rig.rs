@@ -10,7 +10,7 @@ use gateway::front::FrontConfig;
 use gateway::front::trust::Trust;
 use gateway::shard::{Action, DatagramConfig, Shard, ShardConfig};
 use gateway::testing::{self, CENTER, GAME, GROUP};
-use protocol::body::Body;
+use protocol::body::{Body, ChannelNotice};
 use protocol::check::Rate;
 use protocol::control::to_backend;
 use protocol::ids::SessionId;
@@ -307,11 +307,19 @@ fn check_records(mut run: &[u8]) {
         assert!(session != SessionId(0) || record == Record::Gone);
         match record {
             Record::Data(body) => match Body::decode(body) {
-                Ok(Body::Sync(_) | Body::Ack { .. } | Body::Message { .. }) => {}
+                Ok(
+                    Body::Sync(_)
+                    | Body::Ack { .. }
+                    | Body::Message { .. }
+                    | Body::Channel {
+                        notice: ChannelNotice::CatchUp { .. },
+                        ..
+                    },
+                ) => {}
                 other => panic!("forwarded {other:?}"),
             },
             Record::Open(_) | Record::End { .. } | Record::Gone | Record::Quality(_) => {}
-            Record::Kick { .. } => panic!("a backend's record"),
+            other => panic!("a backend's record: {other:?}"),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use gateway::engine::ConnId;
 use gateway::shard::Action;
 use gateway::testing;
-use protocol::body::Body;
+use protocol::body::{Body, ChannelNotice};
 use protocol::buffers::Buffers;
 use protocol::check::{self, ClockOffset};
 use protocol::cipher::{Opener, RekeyPolicy, Sealer};
@@ -393,7 +393,16 @@ fn read_frame(
 /// What a gateway sends decodes.
 pub fn note_body(way: &mut Way, body: &[u8]) {
     match Body::decode(body) {
-        Ok(Body::Login(_) | Body::Logout | Body::Attach | Body::SideOpen) => {
+        Ok(
+            Body::Login(_)
+            | Body::Logout
+            | Body::Attach
+            | Body::SideOpen
+            | Body::Channel {
+                notice: ChannelNotice::CatchUp { .. },
+                ..
+            },
+        ) => {
             panic!("a client's body")
         }
         Ok(Body::Close { reason, .. }) => way.note(u64::from(reason)),

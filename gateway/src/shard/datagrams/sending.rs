@@ -8,6 +8,7 @@
 
 use std::net::SocketAddr;
 
+use protocol::datagram::CID_BYTES;
 use protocol::limits::DATAGRAM_BYTES_MAX;
 use protocol::time::{Now, Time};
 
@@ -97,6 +98,21 @@ impl Shard {
             self.counters.datagrams_sent.add(1);
             self.counters.bytes_sent.add(reply.len() as u64);
             return Some((to, reply.len()));
+        }
+        while let Some((id, frame)) = self.datagrams.as_mut()?.shared.pop_front() {
+            let Some(connection) = Self::at(&mut self.connections, id) else {
+                continue;
+            };
+            if let Some(datagrams) = &connection.datagrams
+                && let Some(to) = datagrams.address
+            {
+                out.extend_from_slice(&datagrams.end.cid.0.to_le_bytes());
+                out.extend_from_slice(&frame);
+                let bytes = CID_BYTES + frame.len();
+                self.counters.datagrams_sent.add(1);
+                self.counters.bytes_sent.add(bytes as u64);
+                return Some((to, bytes));
+            }
         }
         while let Some(id) = self.datagrams.as_mut()?.to_send.pop_front() {
             let Some(connection) = Self::at(&mut self.connections, id) else {

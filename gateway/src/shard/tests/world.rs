@@ -176,7 +176,7 @@ impl World {
         let id = self.accept(index);
         let config = testing::client_config(self.token());
         let mut client =
-            Client::connect(config, [index as u8 + 1; 32], self.now.time).expect("a usable key");
+            Client::connect(config, [index as u8 ^ 0x55; 32], self.now.time).expect("a usable key");
         tell(&mut client);
         let events = self.exchange(id, &mut client);
         assert!(client.session().is_some(), "{events:?}");

@@ -242,14 +242,18 @@ impl Report {
         // Writing to a String cannot fail.
         let _ = writeln!(
             out,
-            "{} over {}, {} lane, seed {}\n\
+            "{} over {}, {}, seed {}\n\
              clients    {} of {} in {:.2} s\n\
              sent       {} in {:.1} s: {:.0}/s of {:.0}/s wanted\n\
              received   {}, lost {}, doubled {}, out of order {}\n\
              latency    p50 {} µs, p90 {}, p99 {}, p99.9 {}, max {}",
             self.scenario,
             self.transport,
-            self.lane,
+            if self.mixed.is_some() {
+                String::from("every lane")
+            } else {
+                format!("{} lane", self.lane)
+            },
             self.seed,
             grouped(u64::from(self.clients_connected)),
             grouped(u64::from(self.clients_wanted)),

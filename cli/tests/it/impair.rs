@@ -146,6 +146,29 @@ fn clients_that_are_cut_again_and_again_in_a_bad_network_miss_nothing() {
     }
 }
 
+#[test]
+fn all_at_once_in_a_bad_network_misses_only_what_nothing_promises() {
+    let cluster = Cluster::start(&[], &[], &[]);
+    let arguments = ["--loss", "5", "--reorder", "5", "--delay-ms", "5"];
+    let proxy = Proxy::start(cluster.address(), &arguments);
+    for how in ["--transport udp", "--transport ws --side-path"] {
+        let how: Vec<&str> = ["--scenario", "mixed"]
+            .into_iter()
+            .chain(how.split(' '))
+            .collect();
+        let (code, report) = load(&cluster, &proxy, &how);
+        assert_eq!(code, 0, "{report}");
+        let mixed = |name: &str| report["mixed"][name].as_u64().expect("a number");
+        // A tenth of 300 round trips by datagrams, about, and what was cut.
+        let lost = mixed("frames_lost_allowed");
+        assert!((3..150).contains(&lost), "{report}");
+        let received = report["frames_received"].as_u64().expect("a number");
+        assert_eq!(received + lost, 600, "{report}");
+        assert!(mixed("cuts") > 0 && mixed("logouts") > 0, "{report}");
+        assert_eq!(report["resumes"], mixed("cuts"), "{report}");
+    }
+}
+
 /// Cuts that nobody asked for are errors of the run; but everybody is back at its end.
 #[test]
 fn a_client_that_the_network_cuts_as_a_storm_ends_comes_back_to_log_out() {

@@ -38,6 +38,7 @@ fn every_lane_keeps_what_it_promises_while_clients_are_cut_and_leave() {
         let bytes = mixed.payload_bytes_sent / report.frames_sent;
         assert!((130..=340).contains(&bytes), "{bytes}");
         let summary = report.summary(&[]);
+        assert!(summary.contains(", every lane, seed 1"), "{summary}");
         assert!(summary.contains(" logouts and new logins; "), "{summary}");
     }
 }

@@ -24,7 +24,7 @@ pub use common::{
     AdminConfig, BEARER_EXPECTED, LogConfig, LogFormat, PeerConfig, usable_as_bearer,
 };
 pub use effective::{changes, render};
-pub use gateway::{EngineKind, GatewayConfig, TlsFiles};
+pub use gateway::{EngineKind, GatewayConfig, LimitsConfig, TlsFiles};
 pub use reader::Entry;
 pub use values::HostPort;
 

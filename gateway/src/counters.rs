@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use protocol::reason::{CloseReason, DropReason};
 
+use crate::limits::Limited;
+
 /// A counter or gauge with one writer.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -82,6 +84,7 @@ macro_rules! counters {
         pub struct Counters {
             drops: Box<[Counter]>,
             closes: Box<[Counter]>,
+            limited: Box<[Counter]>,
             /// Round trips to clients.
             pub round_trips: RoundTrips,
             $($(#[doc = $doc])* pub $name: Counter,)*
@@ -93,6 +96,7 @@ macro_rules! counters {
                 Self {
                     drops: slots(DropReason::ALL.len()),
                     closes: slots(CloseReason::ALL.len()),
+                    limited: slots(Limited::ALL.len()),
                     round_trips: RoundTrips::default(),
                     $($name: Counter::default(),)*
                 }
@@ -142,6 +146,8 @@ counters! {
     forwarded: "counter", "sallyport_gateway_forwarded_total";
     /// Times that reading from a client paused because it was above its rate.
     rate_pauses: "counter", "sallyport_gateway_rate_pauses_total";
+    /// Networks and accounts forgotten although they used some of a limit: the tables are full.
+    limits_forgotten: "counter", "sallyport_gateway_limits_forgotten_total";
     /// Times that reading from a client paused because a backend does not keep up.
     uplink_pauses: "counter", "sallyport_gateway_uplink_pauses_total";
     /// Uplinks that are up, center included.
@@ -199,6 +205,16 @@ impl Counters {
         if let Some(at) = CloseReason::ALL.iter().position(|&other| other == reason) {
             self.closes[at].add(1);
         }
+    }
+
+    /// Counts somebody who was above a limit of a network or an account.
+    pub fn limited(&self, limit: Limited) {
+        self.limited[limit as usize].add(1);
+    }
+
+    /// How often somebody was above this limit.
+    pub fn times_limited(&self, limit: Limited) -> u64 {
+        self.limited[limit as usize].value()
     }
 
     /// How many frames were lost for this reason.

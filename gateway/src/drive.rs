@@ -163,6 +163,8 @@ impl Gateway {
         let mut cookie_secret = [0; 32];
         fill_random(&mut cookie_secret).map_err(StartError::Random)?;
         let connections_max = config.connections_max.div_ceil(config.shards).max(1);
+        // The shards share tables with times in them.
+        let origin = Instant::now();
         let stop = Arc::new(Stop {
             wake: (0..config.shards).map(|_| Notify::new()).collect(),
             ..Default::default()
@@ -194,6 +196,7 @@ impl Gateway {
                 counters: Arc::clone(&counters),
                 status: Arc::clone(&status),
                 stop: Arc::clone(&stop),
+                origin,
                 listener,
                 socket: sockets.next(),
                 engine: EngineConfig {
@@ -379,6 +382,7 @@ struct Setup {
     counters: Arc<Counters>,
     status: Arc<Status>,
     stop: Arc<Stop>,
+    origin: Instant,
     listener: TcpListener,
     socket: Option<UdpSocket>,
     engine: EngineConfig,
@@ -474,7 +478,7 @@ impl Clock {
 impl<E: Engine> ShardDriver<E> {
     fn new(setup: Setup) -> io::Result<Self> {
         let clock = Clock {
-            origin: Instant::now(),
+            origin: setup.origin,
         };
         let mut engine = E::new(&setup.engine)?;
         engine.listen(setup.listener)?;

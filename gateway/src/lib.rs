@@ -10,6 +10,7 @@ pub mod datagrams;
 pub mod drive;
 pub mod engine;
 pub mod front;
+pub mod limits;
 pub mod shard;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -26,6 +26,7 @@ mod datagrams;
 #[cfg(any(test, feature = "testing"))]
 mod footprint;
 mod front;
+mod limiting;
 pub mod look;
 mod moves;
 mod quality;
@@ -57,7 +58,8 @@ use rustc_hash::FxHashMap;
 
 use crate::counters::Counters;
 use crate::engine::ConnId;
-use crate::front::FrontConfig;
+use crate::front::{Front, FrontConfig};
+use crate::limits::{Limits, Usage};
 use bans::BannedNetworks;
 use connection::{Connection, PendingMove, PendingSeek, Phase};
 pub use datagrams::DatagramConfig;
@@ -177,6 +179,10 @@ pub struct ShardConfig {
     /// A channel's messages are sealed once for all members, not for each; the one of everybody
     /// never is.
     pub seal_channels_once: bool,
+    /// Limits of networks and accounts.
+    pub limits: Limits,
+    /// Who has how much of them in use, in all shards of the gateway.
+    pub usage: Arc<Usage>,
     /// What comes before the frames.
     pub front: FrontConfig,
     /// Connections over datagrams; without it there are none.
@@ -345,27 +351,16 @@ impl Shard {
         self.counters.accepted.add(1);
         self.connections_open += 1;
         self.counters.connections.set(self.connections_open as u64);
-        self.connections[index] = Some(Box::new(Connection::new(
+        let mut connection = Box::new(Connection::new(
             id,
             peer,
             Bucket::full(self.config.frames, now.time),
             Bucket::full(self.config.bytes, now.time),
             now.time,
-        )));
-        let before_login = self.connections_open - self.sessions.len();
-        if before_login > self.config.connections_before_login_max || self.draining {
-            let reason = if self.draining {
-                CloseReason::Draining
-            } else {
-                CloseReason::Full
-            };
-            self.close(now, id, reason);
-            return;
-        }
-        if let Err(reason) = self
-            .check_network(now, peer)
-            .and_then(|()| self.open_front(id))
-        {
+        ));
+        let admitted = self.admit(now, &mut connection);
+        self.connections[index] = Some(connection);
+        if let Err(reason) = admitted {
             self.close(now, id, reason);
             return;
         }
@@ -374,6 +369,22 @@ impl Shard {
             now.time
                 .after_ms(u64::from(self.config.handshake_timeout_ms)),
         );
+    }
+
+    /// Whether a connection that was accepted may go on.
+    fn admit(&mut self, now: Now, connection: &mut Connection) -> Result<(), CloseReason> {
+        if self.draining {
+            return Err(CloseReason::Draining);
+        }
+        // Before the bound of all: a network that floods must not be told that we are full.
+        self.enter_accepted(now, connection)?;
+        let before_login = self.connections_open - self.sessions.len();
+        if before_login > self.config.connections_before_login_max {
+            return Err(CloseReason::Full);
+        }
+        self.check_network(now, connection.peer)?;
+        connection.front = Front::of_accepted(&self.config.front, connection.peer)?;
+        Ok(())
     }
 
     /// The engine has closed the connection; nothing about it follows.
@@ -387,6 +398,7 @@ impl Shard {
             self.counters.close(CloseReason::PeerClosed);
             self.end_session(now, &mut connection, CloseReason::PeerClosed);
         }
+        self.leave_network(&mut connection);
         connection.reassembly.release(&mut self.buffers);
         if let Some(front) = &mut connection.front {
             front.release(&mut self.buffers);
@@ -433,6 +445,7 @@ impl Shard {
                 if !connection.uplink_paused {
                     self.actions.push_back(Action::Resume(id));
                 }
+                self.release_held(now, id);
             }
         }
         self.handle_lease(now);
@@ -460,6 +473,14 @@ impl Shard {
             Phase::Hello | Phase::Seeking(_) => (
                 connection.since.after_ms(u64::from(handshake_timeout_ms)),
                 CloseReason::CenterUnavailable,
+            ),
+            Phase::Held(_) => (
+                connection.since.after_ms(u64::from(handshake_timeout_ms)),
+                CloseReason::NetworkLimit,
+            ),
+            Phase::Claiming(ref pending) if pending.held => (
+                connection.since.after_ms(u64::from(login_timeout_ms)),
+                CloseReason::AccountLimit,
             ),
             Phase::Login | Phase::Resuming(_) => (
                 connection.since.after_ms(u64::from(login_timeout_ms)),
@@ -643,7 +664,7 @@ impl Shard {
             CloseReason::SlowConsumer => true,
             CloseReason::HandshakeTimeout => unheard,
             CloseReason::ProxyUntrusted | CloseReason::BadProxyHeader => true,
-            _ => false,
+            _ => connection.is_mute,
         };
         if silent {
             // Nothing more gets through, or nobody spoke who could understand.
@@ -666,7 +687,11 @@ impl Shard {
                 handshake::reject(reason, now.time.wire_ms(), &mut connection.out);
             } else {
                 // A peer that broke the rules is told what it broke, no more.
-                let retry_after_ms = if reason.fault() == Fault::Ours {
+                let is_limited = matches!(
+                    reason,
+                    CloseReason::NetworkLimit | CloseReason::AccountLimit
+                );
+                let retry_after_ms = if reason.fault() == Fault::Ours || is_limited {
                     1_000
                 } else {
                     0

@@ -24,6 +24,7 @@ use protocol::token::{Claims, Verifier, issue};
 pub use self::backends::{Game, answer_of_center, control_messages, hello, to_shard_bytes};
 pub use self::crowd::Crowd;
 use crate::front::FrontConfig;
+use crate::limits::{Limits, Usage};
 use crate::shard::{ALL_VERSIONS, GroupConfig, ShardConfig};
 
 /// The one group of the configuration.
@@ -79,6 +80,8 @@ pub fn shard_config(clients: usize) -> ShardConfig {
         version_min: 0,
         upgrade_address: Arc::default(),
         seal_channels_once: true,
+        limits: Limits::default(),
+        usage: Arc::new(Usage::new(64, [1, 2])),
         front: FrontConfig::default(),
         datagrams: None,
     }

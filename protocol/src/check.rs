@@ -53,6 +53,34 @@ impl Bucket {
         }
     }
 
+    /// When it is full again if nothing more is taken out.
+    pub fn full_at(&self, rate: Rate) -> Time {
+        let full = i64::from(rate.burst) * 1_000_000;
+        let missing = full.saturating_sub(self.level).max(0).unsigned_abs();
+        match rate.per_second {
+            0 => self.refilled_at,
+            per_second => self.refilled_at + missing.div_ceil(u64::from(per_second)),
+        }
+    }
+
+    /// Takes out what is missing if it is full again no earlier than then: what its owner
+    /// took out of another one before. At most a burst is owed.
+    pub fn owe_until(&mut self, rate: Rate, full_at: Time, now: Time) {
+        let full = i64::from(rate.burst) * 1_000_000;
+        let missing = full_at
+            .us_since(now)
+            .saturating_mul(u64::from(rate.per_second));
+        let level = full.saturating_sub(i64::try_from(missing).unwrap_or(i64::MAX));
+        self.level = self.level.min(level.max(-full));
+    }
+
+    /// Gives `units` back that were taken for nothing.
+    pub fn refund(&mut self, rate: Rate, units: u32) {
+        if rate.per_second > 0 {
+            self.level += i64::from(units) * 1_000_000;
+        }
+    }
+
     /// Takes `units` out.
     pub fn charge(&mut self, rate: Rate, units: u32, now: Time) -> Charged {
         if rate.per_second == 0 {

@@ -71,6 +71,8 @@ close_reasons! {
     LoginTimeout = 21, "login_timeout", Peer, "login was not done before its deadline";
     IdleTimeout = 22, "idle_timeout", Nobody, "nothing was heard for the idle timeout";
     SlowConsumer = 23, "slow_consumer", Peer, "the client does not read what it is sent";
+    NetworkLimit = 24, "network_limit", Nobody, "too many connections or handshakes come from the client's network; come back later";
+    AccountLimit = 25, "account_limit", Nobody, "the account logs in too often; come back later";
     BadToken = 30, "bad_token", Peer, "the token is malformed or its signature does not verify";
     TokenExpired = 31, "token_expired", Peer, "the token has expired, is not valid yet, or lives too long";
     TokenAudience = 32, "token_audience", Peer, "the token is for another audience";
@@ -179,6 +181,7 @@ drop_reasons! {
     BadCookie, "bad_cookie", Peer, "the cookie of an INIT is stale, or another address's";
     InitRepeated, "init_repeated", Nobody, "an INIT came again for a connection that stands, or while center is asked for its ticket";
     RateDatagram, "rate_datagram", Peer, "a datagram came above the connection's limit; what is reliable in it comes again";
+    NetworkInit, "network_init", Nobody, "an INIT came above a limit of its network; the client asks again";
     UplinkFull, "uplink_full", Ours, "an unreliable frame came while its backend does not keep up";
     ReliableUnwrapped, "reliable_unwrapped", Peer, "a reliable body came outside of the reliable lane of its datagrams";
 }

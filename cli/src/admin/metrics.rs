@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use backend::counters::Metric;
 use gateway::counters::{Counters, METRICS, ROUND_TRIP_BOUNDS_US};
+use gateway::limits::Limited;
 use protocol::reason::{CloseReason, DropReason};
 
 /// Appends the help and kind of a metric.
@@ -29,6 +30,13 @@ pub fn gateway(out: &mut String, shards: &[Arc<Counters>]) {
         let _ = writeln!(out, "{name} {sum}");
     }
     round_trips(out, shards);
+    let name = "sallyport_gateway_limited_total";
+    let help = "Times that a network or an account was above a limit, by limit.";
+    describe(out, name, "counter", help);
+    for limit in Limited::ALL {
+        let sum: u64 = shards.iter().map(|shard| shard.times_limited(limit)).sum();
+        let _ = writeln!(out, "{name}{{limit=\"{}\"}} {sum}", limit.label());
+    }
     let name = "sallyport_gateway_drops_total";
     describe(out, name, "counter", "Frames and records lost, by reason.");
     for &reason in DropReason::ALL {

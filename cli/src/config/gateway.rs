@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use gateway::limits::Penalty;
 use gateway::shard::Versions;
 use ipnet::IpNet;
 use protocol::limits;
@@ -103,8 +104,9 @@ pub enum EngineKind {
     Epoll,
 }
 
-/// `[limits]`; rates and bytes are for one connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// `[limits]`; rates and bytes are for one connection, but where a network or an account is
+/// named.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitsConfig {
     /// Logged-in sessions of the whole process.
     pub sessions_max: u32,
@@ -126,6 +128,30 @@ pub struct LimitsConfig {
     pub send_queue_bytes: u32,
     /// What may wait for one backend in one shard.
     pub uplink_queue_bytes: u32,
+    /// For frames above the two rates.
+    pub rate_penalty: Penalty,
+    /// Networks whose members share none of the limits of a network.
+    pub network_exempt: Vec<IpNet>,
+    /// Connections that a network (IPv4 /24, IPv6 /64) may have open; 0: any number.
+    pub network_connections_max: u32,
+    /// Connections a second from a network, sustained; 0 switches this limit off.
+    pub network_connections_per_second: u32,
+    /// Connections at once.
+    pub network_connections_burst: u32,
+    /// For connections above either.
+    pub network_connections_penalty: Penalty,
+    /// Handshakes a second of a network, sustained; 0 switches this limit off.
+    pub network_handshakes_per_second: u32,
+    /// Handshakes at once.
+    pub network_handshakes_burst: u32,
+    /// For handshakes above.
+    pub network_handshakes_penalty: Penalty,
+    /// Logins a minute of an account, sustained; 0 switches this limit off.
+    pub account_logins_per_minute: u32,
+    /// Logins at once.
+    pub account_logins_burst: u32,
+    /// For logins above.
+    pub account_logins_penalty: Penalty,
 }
 
 /// `[heartbeat]`.
@@ -265,7 +291,7 @@ impl GatewayListenConfig {
             udp: reader.boolean(key("listen.udp"), !proxy_required),
             key_file: reader.path(key("listen.key_file"), "gateway.key"),
             proxy_required,
-            proxy_trusted: reader.networks(key("listen.proxy_trusted")),
+            proxy_trusted: reader.networks(key("listen.proxy_trusted"), &[]),
             websocket_origins: reader.origins(key("listen.websocket_origins")),
             tls: TlsFiles::read(reader),
         };
@@ -403,8 +429,74 @@ impl LimitsConfig {
                 Some(4 << 20),
                 1 << 16..=1 << 30,
             ),
+            rate_penalty: penalty(reader, "limits.rate_penalty", "delay"),
+            // What comes over loopback is this host's own: load tests, health checks, a proxy
+            // that hides its clients.
+            network_exempt: reader
+                .networks(key("limits.network_exempt"), &["127.0.0.0/8", "::1/128"]),
+            // A provider may put thousands of players behind one network, and after an outage
+            // they all come at once. An eighth of what may be there before login.
+            network_connections_max: reader.integer32(
+                key("limits.network_connections_max"),
+                Some(4_096),
+                0..=1_000_000,
+            ),
+            network_connections_per_second: reader.integer32(
+                key("limits.network_connections_per_second"),
+                Some(256),
+                0..=1_000_000,
+            ),
+            network_connections_burst: reader.integer32(
+                key("limits.network_connections_burst"),
+                Some(4_096),
+                1..=1_000_000,
+            ),
+            // Said to nobody: an answer costs more than the refusal.
+            network_connections_penalty: penalty(
+                reader,
+                "limits.network_connections_penalty",
+                "drop",
+            ),
+            // A twentieth of what one core can do (4,000 logins a second).
+            network_handshakes_per_second: reader.integer32(
+                key("limits.network_handshakes_per_second"),
+                Some(200),
+                0..=1_000_000,
+            ),
+            network_handshakes_burst: reader.integer32(
+                key("limits.network_handshakes_burst"),
+                Some(4_096),
+                1..=1_000_000,
+            ),
+            network_handshakes_penalty: penalty(
+                reader,
+                "limits.network_handshakes_penalty",
+                "disconnect",
+            ),
+            // A player who logs in anew each second is none; the burst is for one whose
+            // network fails again and again and whose sessions do not wait.
+            account_logins_per_minute: reader.integer32(
+                key("limits.account_logins_per_minute"),
+                Some(60),
+                0..=60_000,
+            ),
+            account_logins_burst: reader.integer32(
+                key("limits.account_logins_burst"),
+                Some(20),
+                1..=60_000,
+            ),
+            account_logins_penalty: penalty(reader, "limits.account_logins_penalty", "disconnect"),
         }
     }
+}
+
+fn penalty(reader: &mut Reader<'_>, path: &str, default: &str) -> Penalty {
+    let choices = [
+        ("delay", Penalty::Delay),
+        ("drop", Penalty::Drop),
+        ("disconnect", Penalty::Disconnect),
+    ];
+    reader.choice(key(path), default, &choices)
 }
 
 /// [`limits::FRAME_BYTES_MAX`] in the width of these keys.

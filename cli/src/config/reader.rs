@@ -252,8 +252,8 @@ impl<'a> Reader<'a> {
     }
 
     /// A list of networks; an address alone is a network of one.
-    pub fn networks(&mut self, key: Key) -> Vec<IpNet> {
-        self.list(key, |text| {
+    pub fn networks(&mut self, key: Key, default: &[&str]) -> Vec<IpNet> {
+        self.list_or(key, default, |text| {
             text.parse()
                 .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
                 .map_err(|_| {
@@ -398,8 +398,18 @@ impl<'a> Reader<'a> {
         key: Key,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Vec<T> {
-        let Some(node) = self.find(&key, Some("[]".to_owned())) else {
-            return Vec::new();
+        self.list_or(key, &[], parse)
+    }
+
+    fn list_or<T: PartialEq>(
+        &mut self,
+        key: Key,
+        default: &[&str],
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
+        let shown: Vec<String> = default.iter().map(|text| quoted(text)).collect();
+        let Some(node) = self.find(&key, Some(format!("[{}]", shown.join(", ")))) else {
+            return default.iter().flat_map(|text| parse(text)).collect();
         };
         // An override may say `a,b` for `["a", "b"]`.
         let split: Vec<Node>;

@@ -16,6 +16,7 @@ use gateway::engine::{self, EngineKind as Engine};
 use gateway::front::FrontConfig;
 use gateway::front::tls::Certificate;
 use gateway::front::trust::Trust;
+use gateway::limits::{Every, Limits, PLACES, Usage};
 use gateway::shard::{GroupConfig as ShardGroup, ShardConfig};
 use protocol::check::Rate;
 use protocol::cipher::RekeyPolicy;
@@ -27,7 +28,9 @@ use uplink::DialTarget;
 
 use super::{Running, boot, resolve};
 use crate::admin::{RoleView, metrics};
-use crate::config::{EngineKind, GatewayConfig, PeerConfig, RoleConfig, SPARE_DESCRIPTORS};
+use crate::config::{
+    EngineKind, GatewayConfig, LimitsConfig, PeerConfig, RoleConfig, SPARE_DESCRIPTORS,
+};
 use crate::doctor;
 use crate::keys;
 
@@ -208,6 +211,8 @@ fn settings(config: &GatewayConfig) -> anyhow::Result<Settings> {
                 .unwrap_or_default()
                 .into(),
             seal_channels_once: config.seal_channels_once,
+            limits: limits_of(&config.limits),
+            usage: Arc::new(Usage::new(PLACES, usage_secret()?)),
             front: FrontConfig {
                 proxy_required: config.listen.proxy_required,
                 trusted: Trust::new(config.listen.proxy_trusted.clone()),
@@ -228,6 +233,52 @@ fn settings(config: &GatewayConfig) -> anyhow::Result<Settings> {
         center: target("center.address", &config.center)?,
         instances,
     })
+}
+
+/// What an operator allows to a network, and to an account.
+fn limits_of(config: &LimitsConfig) -> Limits {
+    let every = |period_us: u64, times: u32, burst| Every {
+        us: match times {
+            0 => 0,
+            times => (period_us / u64::from(times)).max(1),
+        },
+        burst,
+    };
+    Limits {
+        exempt: Trust::new(config.network_exempt.clone()),
+        connections_max: config.network_connections_max,
+        connections: every(
+            1_000_000,
+            config.network_connections_per_second,
+            config.network_connections_burst,
+        ),
+        connections_penalty: config.network_connections_penalty,
+        handshakes: every(
+            1_000_000,
+            config.network_handshakes_per_second,
+            config.network_handshakes_burst,
+        ),
+        handshakes_penalty: config.network_handshakes_penalty,
+        logins: every(
+            60_000_000,
+            config.account_logins_per_minute,
+            config.account_logins_burst,
+        ),
+        logins_penalty: config.account_logins_penalty,
+        rate_penalty: config.rate_penalty,
+    }
+}
+
+/// Who shares a place with whom in the tables of the limits must not be known.
+fn usage_secret() -> anyhow::Result<[u64; 2]> {
+    let random = keys::random32()?;
+    let (first, second) = random.split_at(random.len() / 2);
+    let number = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+    };
+    Ok([number(first), number(second)])
 }
 
 fn target(key: &str, peer: &PeerConfig) -> anyhow::Result<DialTarget> {

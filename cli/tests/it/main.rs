@@ -18,6 +18,7 @@ mod help;
 mod impair;
 mod keys;
 mod launch;
+mod limits;
 mod moves;
 mod quality;
 mod resume;

@@ -1,8 +1,6 @@
 //! What comes from clients: bytes to frames, frames through the checks,
 //! messages to their backend.
 
-use std::cmp::Reverse;
-
 use protocol::body::{BadBody, Body, ChannelNotice, Lane, MessageHeader, MessageKind};
 use protocol::check::{self, Age, Charged, ClockOffset};
 use protocol::cipher::{Opener, Sealer};
@@ -18,6 +16,7 @@ use protocol::uplink;
 use super::connection::{Ciphers, Connection, Phase};
 use super::{Action, Shard};
 use crate::engine::ConnId;
+use crate::limits::Penalty;
 
 /// Where the bytes of one message lie: its body in the frame, and its header
 /// decoded.
@@ -45,10 +44,8 @@ impl Shard {
             };
             end = result.err();
             if pause_us > 0 && end.is_none() && !connection.rate_paused {
-                connection.rate_paused = true;
                 self.counters.rate_pauses.add(1);
-                self.rate_pauses.push(Reverse((now.time + pause_us, id)));
-                self.actions.push_back(Action::Pause(id));
+                self.pause(now, &mut connection, pause_us);
             }
         }
         let sends = connection.has_output();
@@ -94,8 +91,11 @@ impl Shard {
         frame: &mut [u8],
         pause_us: &mut u64,
     ) -> Result<(), CloseReason> {
-        let above = self.charge(now, connection, frame.len(), pause_us)?;
+        let mut wait_us = 0;
+        let bytes = frame.len();
+        let above = self.charge(now, connection, bytes, &mut wait_us)?;
         let Some(ciphers) = &mut connection.ciphers else {
+            *pause_us = wait_us.max(*pause_us);
             return self.handle_hello(now, connection, frame);
         };
         let opened = check::open(frame, &mut ciphers.opener, &mut ciphers.clock, now.time)?;
@@ -105,11 +105,20 @@ impl Shard {
         connection.pinged = false;
         self.counters.frames_received.add(1);
         let compressed = opened.flags & FLAG_COMPRESSED != 0;
-        self.handle_opened(now, connection, opened.age, opened.body, compressed, above)
+        let taken =
+            self.handle_opened(now, connection, opened.age, opened.body, compressed, above)?;
+        if !taken && self.config.limits.rate_penalty == Penalty::Drop {
+            // Its loss is the penalty.
+            connection.frames.refund(self.config.frames, 1);
+            connection.bytes.refund(self.config.bytes, bytes as u32);
+        } else {
+            *pause_us = wait_us.max(*pause_us);
+        }
+        Ok(())
     }
 
     /// The body of a frame that passed every check of its envelope. `above`: the client
-    /// is above its rate.
+    /// is above its rate. Whether it was taken in spite of that.
     pub(super) fn handle_opened(
         &mut self,
         now: Now,
@@ -118,12 +127,12 @@ impl Shard {
         bytes: &[u8],
         compressed: bool,
         above: bool,
-    ) -> Result<(), CloseReason> {
+    ) -> Result<bool, CloseReason> {
         let body = match Body::decode(bytes) {
             Ok(body) => body,
             Err(BadBody::UnknownKind(_)) => {
                 self.counters.drop_frame(DropReason::UnknownKind);
-                return Ok(());
+                return Ok(true);
             }
             Err(BadBody::Malformed) => return Err(CloseReason::BadBody),
         };
@@ -133,13 +142,14 @@ impl Shard {
             _ => Lane::Reliable,
         };
         if !self.check_age(connection, age, lane)? {
-            return Ok(());
+            return Ok(true);
         }
         if above && lane != Lane::Reliable {
             self.counters.drop_frame(DropReason::RateUnreliable);
-            return Ok(());
+            return Ok(false);
         }
-        self.handle_body(now, connection, body, bytes, compressed)
+        self.handle_body(now, connection, body, bytes, compressed)?;
+        Ok(true)
     }
 
     /// Charges a frame of so many bytes to the connection's rates. Whether it is
@@ -159,6 +169,9 @@ impl Shard {
         for charged in [frames, bytes] {
             match charged {
                 Charged::Within => {}
+                Charged::Above { .. } if self.config.limits.rate_penalty == Penalty::Disconnect => {
+                    return Err(CloseReason::RateExceeded);
+                }
                 Charged::Above { pause_us: pause } => {
                     above = true;
                     *pause_us = pause.max(*pause_us);
@@ -211,6 +224,19 @@ impl Shard {
             // A client waits for its WELCOME.
             return Err(CloseReason::BadHandshake);
         }
+        if self.hold_hello(now, connection, frame)? {
+            return Ok(());
+        }
+        self.answer_hello(now, connection, frame)
+    }
+
+    /// Answers a first frame whose turn it is.
+    pub(super) fn answer_hello(
+        &mut self,
+        now: Now,
+        connection: &mut Connection,
+        frame: &mut [u8],
+    ) -> Result<(), CloseReason> {
         if let Some(ticket) = handshake::ticket_id(frame) {
             return self.handle_resume(now, connection, frame, ticket);
         }

@@ -21,6 +21,7 @@ use super::datagrams::Datagrams;
 use crate::engine::ConnId;
 use crate::front::Front;
 use crate::front::tls::Tls;
+use crate::limits::Network;
 
 /// How far a connection has come.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub enum Phase {
     /// Center is asked whose ticket it is that its RESUME names: the number of the
     /// question.
     Seeking(u64),
+    /// Its HELLO or RESUME has come, and its turn has not.
+    Held(Box<Held>),
     /// Keys stand; its LOGIN has not come.
     Login,
     /// Its claim is at center.
@@ -44,6 +47,15 @@ pub enum Phase {
     Session(Box<Session>),
     /// CLOSE is out or on its way; what still comes is discarded.
     Closing,
+}
+
+/// A first frame that waits for its turn.
+#[derive(Debug)]
+pub struct Held {
+    /// Not before then.
+    pub until: Time,
+    /// The frame.
+    pub frame: Box<[u8]>,
 }
 
 /// What a LOGIN said, kept until center has answered.
@@ -63,6 +75,8 @@ pub struct PendingLogin {
     pub channel: Box<str>,
     /// Device, by the client's word.
     pub device: Box<str>,
+    /// It waits for its turn; center has not been asked.
+    pub held: bool,
 }
 
 /// Which session a connection is about to take.
@@ -226,6 +240,8 @@ pub struct Connection {
     pub id: ConnId,
     /// The client's address, where the engine could tell it.
     pub peer: Option<SocketAddr>,
+    /// Where it counts as an open connection.
+    pub network: Option<Network>,
     /// How far it has come.
     pub phase: Phase,
     /// What lies around everything else, if it came over TLS.
@@ -267,6 +283,8 @@ pub struct Connection {
     pub uplink_paused: bool,
     /// The engine was told to end the sending direction.
     pub shut: bool,
+    /// Its end is not to be told.
+    pub is_mute: bool,
 }
 
 impl Connection {
@@ -281,6 +299,7 @@ impl Connection {
         Self {
             id,
             peer,
+            network: None,
             phase: Phase::Hello,
             tls: None,
             front: None,
@@ -301,6 +320,7 @@ impl Connection {
             rate_paused: false,
             uplink_paused: false,
             shut: false,
+            is_mute: false,
         }
     }
 
@@ -327,7 +347,7 @@ impl Connection {
     /// The longest frame that may come now.
     pub fn frame_bytes_max(&self) -> usize {
         match self.phase {
-            Phase::Hello | Phase::Seeking(_) => HELLO_FRAME_BYTES_MAX,
+            Phase::Hello | Phase::Seeking(_) | Phase::Held(_) => HELLO_FRAME_BYTES_MAX,
             Phase::Session(_) => FRAME_BYTES_MAX,
             _ => LOGIN_FRAME_BYTES_MAX,
         }

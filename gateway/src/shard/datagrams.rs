@@ -37,8 +37,10 @@ use rustc_hash::FxHashMap;
 
 use super::Shard;
 use super::connection::{Asker, Connection, PendingResume, Phase};
+use super::limiting::Refused;
 use super::wheel::Wheel;
 use crate::engine::ConnId;
+use crate::limits::Penalty;
 
 /// Microseconds of a tick of the datagrams' timers: their deadlines are tens of
 /// milliseconds.
@@ -287,7 +289,9 @@ impl Shard {
                 .bytes
                 .charge(self.config.bytes, bytes as u32, now.time),
         ];
-        if charged.contains(&Charged::FarAbove) {
+        let is_above = charged.iter().any(|charged| *charged != Charged::Within);
+        let closes = self.config.limits.rate_penalty == Penalty::Disconnect;
+        if charged.contains(&Charged::FarAbove) || is_above && closes {
             if matches!(connection.phase, Phase::Closing) {
                 self.counters.drop_frame(DropReason::AfterClose);
                 return Ok(());
@@ -316,7 +320,7 @@ impl Shard {
             }
         }
         self.locate(now, from, bytes, opened.newest, connection);
-        if charged.iter().any(|charged| *charged != Charged::Within) {
+        if is_above {
             self.counters.drop_frame(DropReason::RateDatagram);
             return Ok(());
         }
@@ -519,14 +523,16 @@ impl Shard {
             self.counters.drop_frame(DropReason::InitRepeated);
             return;
         }
-        let outcome = match handshake::ticket_id(hello) {
-            None => self.accept_datagrams(now, from, nonce, hello, None),
-            Some(ticket) => match self.ticket_here(ticket) {
-                Some(known) => self.accept_datagrams(now, from, nonce, hello, Some(known)),
-                None => self.seek_init(now, from, nonce, hello, ticket),
-            },
-        };
-        if let Err(reason) = outcome {
+        let outcome =
+            self.charge_init(now, from)
+                .and_then(|()| match handshake::ticket_id(hello) {
+                    None => self.accept_datagrams(now, from, nonce, hello, None),
+                    Some(ticket) => match self.ticket_here(ticket) {
+                        Some(known) => self.accept_datagrams(now, from, nonce, hello, Some(known)),
+                        None => Ok(self.seek_init(now, from, nonce, hello, ticket)?),
+                    },
+                });
+        if let Err(Refused::Told(reason)) = outcome {
             self.refuse_datagrams(now, from, nonce, reason);
         }
     }
@@ -562,9 +568,10 @@ impl Shard {
         {
             side.seeking.remove(&from);
         }
-        let outcome =
-            found.and_then(|known| self.accept_datagrams(now, from, nonce, resume, Some(known)));
-        if let Err(reason) = outcome {
+        let outcome = found
+            .map_err(Refused::from)
+            .and_then(|known| self.accept_datagrams(now, from, nonce, resume, Some(known)));
+        if let Err(Refused::Told(reason)) = outcome {
             self.refuse_datagrams(now, from, nonce, reason);
         }
     }
@@ -587,11 +594,36 @@ impl Shard {
         nonce: u64,
         hello: &[u8],
         known: Option<(SessionId, Ticket)>,
-    ) -> Result<(), CloseReason> {
+    ) -> Result<(), Refused> {
         if self.draining {
-            return Err(CloseReason::Draining);
+            return Err(CloseReason::Draining.into());
         }
         self.check_network(now, Some(from))?;
+        let network = self.enter_init(now, from)?;
+        let opened = self.open_init(now, from, nonce, hello, known);
+        match opened {
+            Ok(id) => {
+                if let Some(connection) = self.connection(id) {
+                    connection.network = network;
+                }
+            }
+            Err(_) => {
+                if let Some(network) = network {
+                    self.config.usage.close(network);
+                }
+            }
+        }
+        Ok(opened.map(|_| ())?)
+    }
+
+    fn open_init(
+        &mut self,
+        now: Now,
+        from: SocketAddr,
+        nonce: u64,
+        hello: &[u8],
+        known: Option<(SessionId, Ticket)>,
+    ) -> Result<ConnId, CloseReason> {
         if self.connections_open - self.sessions.len() >= self.config.connections_before_login_max {
             return Err(CloseReason::Full);
         }
@@ -662,7 +694,7 @@ impl Shard {
         self.counters.connections.set(self.connections_open as u64);
         let timeout_ms = u64::from(self.config.handshake_timeout_ms);
         self.wheel.insert(id, now.time.after_ms(timeout_ms));
-        Ok(())
+        Ok(id)
     }
 
     /// A client over datagrams has logged in: it may send what every client may.

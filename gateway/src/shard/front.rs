@@ -7,20 +7,10 @@ use protocol::time::Now;
 
 use super::Shard;
 use super::connection::{Connection, Phase};
-use crate::engine::ConnId;
 use crate::front::tls::{FIRST_BYTES, Tls};
 use crate::front::{Front, Step};
 
 impl Shard {
-    /// Gives a connection that was accepted the front that its listener asks for.
-    pub(super) fn open_front(&mut self, id: ConnId) -> Result<(), CloseReason> {
-        let Some(connection) = Self::at(&mut self.connections, id) else {
-            return Ok(());
-        };
-        connection.front = Front::of_accepted(&self.config.front, connection.peer)?;
-        Ok(())
-    }
-
     /// The first bytes are no length of a frame. They may be the beginning of
     /// something else, which then gets them and `data`.
     pub(super) fn handle_bad_length(
@@ -125,14 +115,10 @@ impl Shard {
             match front.next(config, peer, &mut data, frame_bytes_max, &mut self.buffers) {
                 Ok(Step::Wait) => break,
                 Ok(Step::Done(address)) => {
-                    connection.peer = address.or(connection.peer);
-                    self.check_network(now, connection.peer)?;
+                    self.enter_told(now, connection, address)?;
                     return self.handle_stream(now, connection, data, pause_us);
                 }
-                Ok(Step::Open(address)) => {
-                    connection.peer = address.or(connection.peer);
-                    end = self.check_network(now, connection.peer);
-                }
+                Ok(Step::Open(address)) => end = self.enter_told(now, connection, address),
                 Ok(Step::Message { text: true, .. }) => {
                     front.refuse_text();
                     end = Err(CloseReason::BadWebsocket);

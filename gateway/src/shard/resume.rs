@@ -363,6 +363,11 @@ impl Shard {
             old.phase = phase;
             return None;
         };
+        let owed = (
+            old.frames.full_at(self.config.frames),
+            old.bytes.full_at(self.config.bytes),
+        );
+        self.config.usage.keep(now.time, &session.account, owed);
         self.leave_channels(conn, &mut session);
         self.close(now, conn, CloseReason::Superseded);
         Some(session)

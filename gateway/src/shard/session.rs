@@ -69,6 +69,7 @@ impl Shard {
         if self.draining {
             return Err(CloseReason::Draining);
         }
+        let held = self.hold_login(now, connection, &claims.account)?;
         self.make_room(now)?;
         let claim = self.next_claim;
         self.next_claim += 1;
@@ -81,8 +82,9 @@ impl Shard {
             client_version: login.client_version,
             channel: login.channel.into(),
             device: login.device.into(),
+            held,
         };
-        if self.uplinks[CENTER].up {
+        if self.uplinks[CENTER].up && !held {
             let message = claim_message(connection.id, connection.ticket.as_ref(), &pending);
             self.uplinks[CENTER].control(message);
         }
@@ -180,6 +182,7 @@ impl Shard {
         if let Some(ticket) = &connection.ticket {
             self.tickets.insert(ticket.id(), id);
         }
+        self.owe_kept(now.time, connection);
         self.open_datagrams(connection);
         self.tell_logged_in(now, connection, id);
         if let Some(reason) = self.bind_session(connection) {
@@ -360,6 +363,7 @@ impl Shard {
     ) {
         match std::mem::replace(&mut connection.phase, Phase::Closing) {
             Phase::Session(mut session) => {
+                self.keep_owed(now.time, connection, &session.account);
                 self.leave_channels(connection.id, &mut session);
                 self.sessions.remove(&session.id);
                 self.counters.sessions.set(self.sessions.len() as u64);
@@ -381,7 +385,7 @@ impl Shard {
             Phase::Claiming(pending) => {
                 self.claims.remove(&pending.claim);
                 let center = &mut self.uplinks[CENTER];
-                if center.up {
+                if center.up && !pending.held {
                     let claim = pending.claim;
                     center.control(to_backend::Message::Abandon(control::Abandon { claim }));
                 }
@@ -471,6 +475,7 @@ impl Shard {
             let connection = Self::at(&mut self.connections, id);
             if let Some(connection) = connection
                 && let Phase::Claiming(pending) = &connection.phase
+                && !pending.held
             {
                 let message = claim_message(id, connection.ticket.as_ref(), pending);
                 self.uplinks[CENTER].control(message);
@@ -581,7 +586,7 @@ fn key_of(ticket: Option<&Ticket>) -> Vec<u8> {
     ticket.map_or_else(Vec::new, |ticket| ticket.key().to_vec())
 }
 
-fn claim_message(
+pub(super) fn claim_message(
     id: ConnId,
     ticket: Option<&Ticket>,
     pending: &PendingLogin,

@@ -16,6 +16,7 @@ use backend::stub::{Game, StubSettings};
 use clap::Parser;
 use gateway::drive::{Gateway, GatewayConfig};
 use gateway::engine::EngineKind;
+use gateway::limits::Usage;
 use gateway::shard::{ALL_VERSIONS, GroupConfig, ShardConfig};
 use loadtest::progress::Status;
 use loadtest::report::Report;
@@ -273,6 +274,8 @@ fn gateway_config(key: &StaticKey, center: SocketAddr, game: SocketAddr) -> Gate
             version_min: 0,
             upgrade_address: Arc::default(),
             seal_channels_once: true,
+            limits: Default::default(),
+            usage: Arc::new(Usage::new(64, [1, 2])),
             front: Default::default(),
             datagrams: None,
         },

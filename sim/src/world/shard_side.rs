@@ -8,6 +8,7 @@ use std::sync::Arc;
 use gateway::counters::Counters;
 use gateway::engine::ConnId;
 use gateway::front::FrontConfig;
+use gateway::limits::{Limits, Usage};
 use gateway::shard::{ALL_VERSIONS, DatagramConfig, GroupConfig, Shard, ShardConfig};
 use protocol::check::Rate;
 use protocol::cipher::RekeyPolicy;
@@ -173,6 +174,9 @@ impl World {
             version_min: 0,
             upgrade_address: Arc::default(),
             seal_channels_once: true,
+            // Networks have no part in these worlds; accounts may log in as they like.
+            limits: Limits::default(),
+            usage: Arc::new(Usage::new(64, [0, 0])),
             front: FrontConfig::default(),
             datagrams: Some(DatagramConfig {
                 cookie_secret,

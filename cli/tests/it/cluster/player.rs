@@ -122,11 +122,15 @@ impl Player {
 
     /// The same by way of another address.
     pub fn login_udp_at(cluster: &Cluster, account: &str, to: SocketAddr) -> Self {
-        let socket = Socket::open(Carrier::Udp, to);
-        let token = cluster.token(account);
-        let mut player = Self::over(cluster.gateway_key, token, socket);
+        let mut player = Self::connect_udp(cluster, account, to);
         player.wait("login", |seen| seen.session.is_some() && seen.ups > 0);
         player
+    }
+
+    /// The same while login is under way.
+    pub fn connect_udp(cluster: &Cluster, account: &str, to: SocketAddr) -> Self {
+        let socket = Socket::open(Carrier::Udp, to);
+        Self::over(cluster.gateway_key, cluster.token(account), socket)
     }
 
     /// Logs in over a stream, and asks for a side path by way of this address.

@@ -133,10 +133,25 @@ impl Raw {
     pub fn greet(&mut self, gateway_key: &[u8; 32]) {
         let (initiator, hello) = self.hello(gateway_key);
         self.send(&hello);
+        self.take_keys(initiator);
+    }
+
+    fn take_keys(&mut self, initiator: Initiator) {
         let welcome = self.next_frame().expect("WELCOME");
         let (keys, _) = initiator.welcome(&welcome).expect("a good WELCOME");
         let sealer = Sealer::new(keys.client, self.now(), RekeyPolicy::default());
         self.ciphers = Some((sealer, Opener::new(keys.gateway)));
+    }
+
+    /// The same where the gateway may cut it off instead. Whether it has its keys.
+    pub fn try_greet(&mut self, gateway_key: &[u8; 32]) -> bool {
+        let (initiator, hello) = self.hello(gateway_key);
+        self.send_or_gone(&hello);
+        let is_answered = matches!(self.stream.peek(&mut [0]), Ok(1));
+        if is_answered {
+            self.take_keys(initiator);
+        }
+        is_answered
     }
 
     /// Logs in and agrees about the stream.

@@ -7,6 +7,7 @@ use protocol::handshake::Initiator;
 use protocol::ids::{MessageId, SessionId};
 
 use super::*;
+use crate::limits::{Every, Limits};
 use crate::shard::ShardConfig;
 use crate::shard::tests::world::World;
 use crate::shard::tests::{config, push};
@@ -379,4 +380,66 @@ fn who_logs_out_from_a_new_address_hears_of_it_there() {
     assert!(peer.counts.1 < 100, "{:?}", peer.counts);
     peer.pass(&mut world, 1_000);
     assert_eq!(world.shard.connections.iter().flatten().count(), 0);
+}
+
+#[test]
+fn an_init_above_a_limit_of_its_network_is_lost_or_told_and_leaves_nothing() {
+    for penalty in [Penalty::Drop, Penalty::Disconnect] {
+        let mut world = world(10);
+        world.shard.config.limits = Limits {
+            connections_max: 2,
+            connections_penalty: penalty,
+            ..Limits::default()
+        };
+        for port in 0..2 {
+            Peer::login(&mut world, port);
+        }
+        let mut third = Peer::new(&mut world, 2);
+        let events = third.exchange(&mut world);
+        assert_eq!(world.shard.connections(), 2);
+        let counters = world.shard.counters.clone();
+        let lost = counters.drops(DropReason::NetworkInit);
+        let refused = counters.closes(CloseReason::NetworkLimit);
+        match penalty {
+            Penalty::Drop => assert_eq!((lost, refused, events.len()), (1, 0, 0)),
+            _ => {
+                assert_eq!((lost, refused), (0, 1));
+                assert!(events[0].contains("NetworkLimit"), "{events:?}");
+            }
+        }
+        // A place that gets free is theirs.
+        let first = world.shard.connections.iter().flatten().next();
+        let first = first.map(|connection| connection.id).expect("one");
+        world.shard.close(world.now, first, CloseReason::Kicked);
+        world.pass(2_000);
+        sent(&mut world);
+        Peer::login(&mut world, 3);
+    }
+}
+
+#[test]
+fn an_init_that_would_have_to_wait_comes_again_by_itself() {
+    let mut world = world(10);
+    world.shard.config.limits = Limits {
+        handshakes: Every {
+            us: 1_000_000,
+            burst: 1,
+        },
+        ..Limits::default()
+    };
+    Peer::login(&mut world, 0);
+    let mut second = Peer::new(&mut world, 1);
+    second.exchange(&mut world);
+    assert!(second.client.session().is_none());
+    assert_eq!(world.shard.counters.drops(DropReason::NetworkInit), 1);
+    for _ in 0..100 {
+        world.pass(100);
+        // What the first one would be sent.
+        sent(&mut world);
+        second.pass(&mut world, 0);
+        if second.client.session().is_some() {
+            return;
+        }
+    }
+    panic!("it never got in");
 }

@@ -40,7 +40,11 @@ impl World {
     }
 
     /// A client comes back over a new connection.
-    pub(super) fn come_back(&mut self, index: u32, client: &mut Client) -> (ConnId, Vec<String>) {
+    pub(in crate::shard) fn come_back(
+        &mut self,
+        index: u32,
+        client: &mut Client,
+    ) -> (ConnId, Vec<String>) {
         let id = self.accept(index);
         let ephemeral = [index as u8 + 101; 32];
         client.resume(ephemeral, self.now.time).expect("a way back");

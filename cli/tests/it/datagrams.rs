@@ -1,5 +1,6 @@
 //! Clients over UDP against a whole cluster: the real binary, real sockets.
 
+mod flood;
 mod relay;
 mod side;
 

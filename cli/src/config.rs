@@ -182,14 +182,27 @@ pub fn load(file: &Path, overrides: &Overrides, machine: &Machine) -> Result<Loa
     }
     let text = std::fs::read_to_string(file)
         .map_err(|error| unreadable(format!("cannot read it: {error}")))?;
+    read(file, &text, overrides, machine)
+}
+
+/// The same from the text of a file.
+///
+/// # Errors
+/// Everything that is wrong in it or over it.
+pub fn read(
+    file: &Path,
+    text: &str,
+    overrides: &Overrides,
+    machine: &Machine,
+) -> Result<Loaded, ConfigError> {
     let directory = file.parent().unwrap_or(Path::new(""));
-    parse(&text, directory, overrides, machine).map_err(|problems| ConfigError {
+    parse(text, directory, overrides, machine).map_err(|problems| ConfigError {
         file: file.to_owned(),
         problems,
     })
 }
 
-/// The same from text; `directory` is where relative paths start.
+/// `directory` is where relative paths start.
 fn parse(
     text: &str,
     directory: &Path,
@@ -255,6 +268,18 @@ fn parse(
     }
 }
 
+/// A text as it can stand in one line of a log: keys and values may hold anything.
+fn one_line(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter.is_control() {
+            true => out.extend(letter.escape_default()),
+            false => out.push(letter),
+        }
+    }
+    out
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.file.display();
@@ -262,11 +287,11 @@ impl fmt::Display for ConfigError {
             if index > 0 {
                 writeln!(f)?;
             }
-            let message = &problem.message;
+            let message = one_line(&problem.message);
             match &problem.origin {
                 Origin::Line(line) => write!(f, "{file}:{line}: {message}")?,
                 Origin::Default => write!(f, "{file}: {message}")?,
-                origin => write!(f, "{origin}: {message}")?,
+                origin => write!(f, "{}: {message}", one_line(&origin.to_string()))?,
             }
         }
         let more = self.problems.len().saturating_sub(PROBLEMS_SHOWN_MAX);

@@ -9,7 +9,6 @@
 mod admin;
 mod args;
 mod check;
-mod config;
 mod dev;
 mod doctor;
 mod impair;
@@ -26,6 +25,7 @@ mod token;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use sallyport::config;
 
 use args::{Arguments, Command};
 

@@ -2,6 +2,7 @@
 
 mod backends;
 mod client;
+mod config;
 mod datagrams;
 mod envelope;
 mod front;
@@ -33,6 +34,7 @@ targets! {
     "records": 30_000, layouts::records, layouts::record_seeds;
     "control": 10_000, layouts::control, layouts::control_seeds;
     "world": 20_000, layouts::world, layouts::world_seeds;
+    "config": 2_000, config::run, config::seeds;
     "token": 1_000, layouts::token, layouts::token_seeds;
     "compression": 4_000, layouts::compression, layouts::compression_seeds;
     "handshake": 1_000, handshake::run, handshake::seeds;

@@ -26,10 +26,16 @@ pub struct Change {
 pub fn render(entries: &[Entry]) -> String {
     let mut out = String::new();
     let mut section = String::new();
-    // Keys of the document have to stand before the first section.
-    let (top, below): (Vec<&Entry>, Vec<&Entry>) =
-        entries.iter().partition(|entry| !entry.path.contains('.'));
-    let mut rest = top.into_iter().chain(below).peekable();
+    // Keys of the document have to stand before the first section, and a section stands once.
+    let mut places = vec![""];
+    for place in entries.iter().map(place_of) {
+        if !places.contains(&place) {
+            places.push(place);
+        }
+    }
+    let mut ordered: Vec<&Entry> = entries.iter().collect();
+    ordered.sort_by_key(|entry| places.iter().position(|place| *place == place_of(entry)));
+    let mut rest = ordered.into_iter().peekable();
     while let Some(entry) = rest.next() {
         let (place, name) = entry.path.rsplit_once('.').unwrap_or(("", &entry.path));
         if let Some((list, _)) = place.split_once(".instances.") {
@@ -51,8 +57,10 @@ pub fn render(entries: &[Entry]) -> String {
         if place != section {
             place.clone_into(&mut section);
             match place.split_once('.') {
-                Some((table, _)) => _ = writeln!(out, "\n[[{table}]]"),
-                None => _ = writeln!(out, "\n[{place}]"),
+                Some((list, at)) if at.parse::<usize>().is_ok() => {
+                    _ = writeln!(out, "\n[[{list}]]");
+                }
+                _ => _ = writeln!(out, "\n[{place}]"),
             }
         }
         let from = match &entry.origin {
@@ -63,6 +71,11 @@ pub fn render(entries: &[Entry]) -> String {
         let _ = writeln!(out, "{name} = {}{from}", entry.shown());
     }
     out
+}
+
+/// The section that a key stands in; "" for the top of the document.
+fn place_of(entry: &Entry) -> &str {
+    entry.path.rsplit_once('.').map_or("", |(place, _)| place)
 }
 
 /// The keys whose value differs.

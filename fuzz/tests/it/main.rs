@@ -53,7 +53,7 @@ macro_rules! targets {
 }
 
 targets! {
-    body chunks setup records control world token compression handshake envelope reassembly
+    body chunks setup records control world config token compression handshake envelope reassembly
     websocket front stream streams datagram datagrams client client_datagrams shard shard_websocket
     shard_datagrams shard_backends center stub
 }

@@ -139,7 +139,8 @@ async fn what_nobody_receives_waits_and_nothing_more_is_read() {
     const ALL: u32 = 1_500;
     let cluster = Cluster::start(&[], &[], &[]);
     for transport in [Transport::Tcp, Transport::WebSocket] {
-        let client = login(&cluster, transport, "ann").await;
+        // An account each: what one has used up of its rate stays with it.
+        let client = login(&cluster, transport, &format!("{transport:?}")).await;
         for number in 0..ALL {
             while let Err(error) =
                 client.send(GROUP, Lane::Reliable, MESSAGE, &number.to_le_bytes())

@@ -35,6 +35,7 @@
 //!         Event::Resumed(_) => println!("back, nothing was lost"),
 //!         Event::NewSession(_) => println!("back in a new session: load the game's state anew"),
 //!         Event::Closed(why) => println!("over: {why}"),
+//!         _ => {} // channels
 //!     }
 //! }
 //! # Ok(()) }

@@ -18,7 +18,7 @@ const MARGIN: Duration = Duration::from_millis(1_000);
 fn a_killed_gateway_that_keeps_no_sessions_is_a_clear_end_and_its_accounts_are_free_after_the_lease()
  {
     let mut cluster = Cluster::start(
-        &["resume.time_ms=0"],
+        &["resume.time_ms=0", "limits.account_logins_per_minute=0"],
         &["lease_ms=2000"],
         &["sessions.link_grace_ms=1000"],
     );

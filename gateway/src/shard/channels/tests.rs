@@ -24,10 +24,11 @@ struct Room {
 
 impl Room {
     fn new(config: ShardConfig) -> Self {
-        Self {
-            world: World::new(config),
-            next: 1,
-        }
+        Self::of(World::new(config))
+    }
+
+    fn of(world: World) -> Self {
+        Self { world, next: 1 }
     }
 
     fn record(&mut self, id: SessionId, record: &Record<'_>) {
@@ -265,4 +266,62 @@ fn a_channel_is_of_the_uplink_that_made_it_and_ends_with_it() {
     room.publish(b"nobody is told");
     room.world.collect();
     assert!(room.world.exchange(conn, &mut client).is_empty());
+}
+
+/// Frames that the next test seals, unless `SALLYPORT_NONCE_FRAMES` says otherwise.
+const NONCE_FRAMES: u64 = 30_000;
+
+/// Members come, go and are cut, keys wear out, the process is killed and starts anew: whatever
+/// happens, under one key each sequence is sealed once. For ten million frames, in about a minute:
+/// `SALLYPORT_NONCE_FRAMES=10000000 cargo test -p gateway --lib sealed_twice`.
+#[test]
+fn nothing_is_sealed_twice_under_one_key_and_sequence() {
+    let wanted = std::env::var("SALLYPORT_NONCE_FRAMES");
+    let wanted = wanted.map_or(NONCE_FRAMES, |frames| frames.parse().expect("a number"));
+    let starts = 10;
+    // By key: how much it had sealed. Sequences rise by one, so that this is a log of all.
+    let mut sealed = std::collections::HashMap::<[u8; 32], u64>::new();
+    let (mut frames, mut epochs) = (0, 0);
+    for start in 0..starts {
+        let mut config = self::config();
+        // In the first start keys wear out all the time, later only when somebody has left.
+        config.rekey.frames = if start == 0 { 16 } else { 1 << 20 };
+        let mut room = Room::of(World::seeded(config, [start; 32]));
+        let mut members: Vec<(ConnId, Client)> = (0..4).map(|index| room.member(index)).collect();
+        for step in 0..wanted / starts as u64 {
+            let place = (GAME as u16, ROOM);
+            if step % 97 == 96 {
+                let (conn, client) = &mut members[(step / 97 % 4) as usize];
+                room.world.exchange(*conn, client);
+                let id = client.session().expect("still in");
+                room.record(id, &Record::Leave { channel: ROOM });
+                if step % 2 == 0 {
+                    room.world.pass(EPOCH_MS_MIN);
+                }
+                room.join(id, ROOM);
+            }
+            room.publish_as(ROOM, Lane::Unreliable, Filter::ALL, &step.to_le_bytes());
+            let entry = room.world.shard.channels.table.get(&place);
+            let sealer = entry.and_then(|entry| entry.sealer.as_ref());
+            let sealer = sealer.expect("it has just sealed");
+            let count = sealed.entry(sealer.key().0).or_default();
+            assert_eq!(sealer.sequence(), *count + 1, "start {start}, step {step}");
+            *count += 1;
+            frames += 1;
+            if step % 64 == 63 {
+                for (conn, client) in &mut members {
+                    room.world.exchange(*conn, client);
+                }
+            }
+        }
+        epochs += room.world.shard.counters().channel_epochs.value();
+        assert_eq!(room.drops(DropReason::SendQueueFull), 0);
+    }
+    assert_eq!(
+        sealed.len() as u64,
+        epochs,
+        "each epoch has a key of its own"
+    );
+    assert_eq!(sealed.values().sum::<u64>(), frames);
+    assert!(epochs > u64::from(starts) * 2);
 }

@@ -38,8 +38,13 @@ pub(in crate::shard) struct World {
 
 impl World {
     pub(in crate::shard) fn new(config: ShardConfig) -> Self {
+        Self::seeded(config, [3; 32])
+    }
+
+    /// The same for one start of a process of several, each with a seed of its own.
+    pub(in crate::shard) fn seeded(config: ShardConfig, seed: [u8; 32]) -> Self {
         let now = testing::start();
-        let shard = Shard::new(config, testing::verifier(), [3; 32], Arc::default(), now);
+        let shard = Shard::new(config, testing::verifier(), seed, Arc::default(), now);
         let mut world = Self {
             shard,
             now,

@@ -261,6 +261,7 @@ impl<G: Game> Stub<G> {
                 Record::Gone => self.handle_gone(now, link, session),
                 Record::Quality(quality) => self.core.take_quality(link, session, quality),
                 Record::Kick { .. }
+                | Record::Latest { .. }
                 | Record::Join { .. }
                 | Record::Leave { .. }
                 | Record::Publish { .. }

@@ -97,7 +97,11 @@ impl Game for Walk {
             context.now().time,
             &mut |session, lane, message, payload| {
                 // Full: its session ends, and `disconnected` follows.
-                let sent = context.push(session, lane, message, payload);
+                let sent = match lane {
+                    // Each has all who move in view: an older one is worth nothing.
+                    Lane::Sequenced => context.push_latest(session, 0, message, payload),
+                    _ => context.push(session, lane, message, payload),
+                };
                 unsent += u64::from(sent.is_err());
             },
         );

@@ -39,41 +39,56 @@ impl Counter {
     }
 }
 
-/// Upper bounds of the buckets of [`RoundTrips`], microseconds: from a rack to a satellite.
+/// Upper bounds of the buckets of [`Counters::round_trips`], microseconds: from a rack to a satellite.
 /// What is longer is in none.
 pub const ROUND_TRIP_BOUNDS_US: [u32; 12] = [
     500, 1_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000,
     5_000_000,
 ];
 
-/// How long round trips to clients take, one of each client a heartbeat.
-#[derive(Debug, Default)]
-pub struct RoundTrips {
-    /// By bucket; each counted in one.
-    buckets: [Counter; ROUND_TRIP_BOUNDS_US.len()],
+/// Upper bounds of the buckets of [`Counters::send_queues`], bytes: from nothing to a queue
+/// that no configuration exceeds by much.
+pub const SEND_QUEUE_BOUNDS_BYTES: [u32; 8] =
+    [0, 1_024, 4_096, 16_384, 65_536, 131_072, 262_144, 1_048_576];
+
+/// How often values lay within each of `N` bounds.
+#[derive(Debug)]
+pub struct Histogram<const N: usize> {
+    bounds: &'static [u32; N],
+    /// By bucket; each value is counted in one, those above all bounds in none.
+    buckets: [Counter; N],
     count: Counter,
-    sum_us: Counter,
+    sum: Counter,
 }
 
-impl RoundTrips {
+impl<const N: usize> Histogram<N> {
+    fn new(bounds: &'static [u32; N]) -> Self {
+        Self {
+            bounds,
+            buckets: std::array::from_fn(|_| Counter::default()),
+            count: Counter::default(),
+            sum: Counter::default(),
+        }
+    }
+
     /// Counts one. Only the owning thread may call it.
-    pub fn add(&self, us: u32) {
-        let bucket = ROUND_TRIP_BOUNDS_US.iter().position(|bound| us <= *bound);
+    pub fn add(&self, value: u32) {
+        let bucket = self.bounds.iter().position(|bound| value <= *bound);
         if let Some(bucket) = bucket {
             self.buckets[bucket].add(1);
         }
         self.count.add(1);
-        self.sum_us.add(u64::from(us));
+        self.sum.add(u64::from(value));
     }
 
-    /// How many were up to each bound, how many there were, and their sum, microseconds.
-    pub fn values(&self) -> ([u64; ROUND_TRIP_BOUNDS_US.len()], u64, u64) {
+    /// How many were up to each bound, how many there were, and their sum.
+    pub fn values(&self) -> ([u64; N], u64, u64) {
         let mut below = 0;
         let cumulated = std::array::from_fn(|bucket| {
             below += self.buckets[bucket].value();
             below
         });
-        (cumulated, self.count.value(), self.sum_us.value())
+        (cumulated, self.count.value(), self.sum.value())
     }
 }
 
@@ -85,8 +100,10 @@ macro_rules! counters {
             drops: Box<[Counter]>,
             closes: Box<[Counter]>,
             limited: Box<[Counter]>,
-            /// Round trips to clients.
-            pub round_trips: RoundTrips,
+            /// Round trips to clients, microseconds, one of each client a heartbeat.
+            pub round_trips: Histogram<{ ROUND_TRIP_BOUNDS_US.len() }>,
+            /// Bytes that wait for a client, looked at with each of its heartbeats.
+            pub send_queues: Histogram<{ SEND_QUEUE_BOUNDS_BYTES.len() }>,
             $($(#[doc = $doc])* pub $name: Counter,)*
         }
 
@@ -97,7 +114,8 @@ macro_rules! counters {
                     drops: slots(DropReason::ALL.len()),
                     closes: slots(CloseReason::ALL.len()),
                     limited: slots(Limited::ALL.len()),
-                    round_trips: RoundTrips::default(),
+                    round_trips: Histogram::new(&ROUND_TRIP_BOUNDS_US),
+                    send_queues: Histogram::new(&SEND_QUEUE_BOUNDS_BYTES),
                     $($name: Counter::default(),)*
                 }
             }
@@ -148,7 +166,13 @@ counters! {
     rate_pauses: "counter", "sallyport_gateway_rate_pauses_total";
     /// Networks and accounts forgotten although they used some of a limit: the tables are full.
     limits_forgotten: "counter", "sallyport_gateway_limits_forgotten_total";
-    /// Times that reading from a client paused because a backend does not keep up.
+    /// Times that a client got no more credit for a group, because its backend does not keep up.
+    credits_withheld: "counter", "sallyport_gateway_credits_withheld_total";
+    /// CREDITs sent to clients.
+    credits_told: "counter", "sallyport_gateway_credits_told_total";
+    /// Messages that may get lost and wait for clients that read too slowly.
+    backlog_messages: "gauge", "sallyport_gateway_backlog_messages";
+    /// Times that reading from a client paused because it sent far beyond its credit.
     uplink_pauses: "counter", "sallyport_gateway_uplink_pauses_total";
     /// Uplinks that are up, center included.
     uplinks_up: "gauge", "sallyport_gateway_uplinks_up";
@@ -197,7 +221,12 @@ counters! {
 impl Counters {
     /// Counts a lost frame or record: the only way to lose one.
     pub fn drop_frame(&self, reason: DropReason) {
-        self.drops[reason as usize].add(1);
+        self.drop_frames(reason, 1);
+    }
+
+    /// Counts so many of them.
+    pub fn drop_frames(&self, reason: DropReason, frames: u64) {
+        self.drops[reason as usize].add(frames);
     }
 
     /// Counts a closed connection.

@@ -18,10 +18,12 @@
 //!   through `close`.
 
 mod backend_side;
+mod backlog;
 mod bans;
 mod channels;
 mod client_side;
 mod connection;
+mod credits;
 mod datagrams;
 #[cfg(any(test, feature = "testing"))]
 mod footprint;
@@ -33,6 +35,7 @@ mod quality;
 mod resume;
 mod session;
 mod side;
+mod slow;
 mod uplinks;
 mod wheel;
 
@@ -73,6 +76,10 @@ use wheel::Wheel;
 /// How long, ms, a connection that was told CLOSE may take to read it. One
 /// round trip across the world and a retransmission.
 const CLOSING_MS: u64 = 1_000;
+
+/// The same over datagrams, where CLOSE may get lost several times and no end of a stream says so:
+/// at 333 ms doubled each time, it is sent four times.
+const CLOSING_DATAGRAMS_MS: u64 = 3_000;
 
 /// Connections that one sweep (opening sessions at a backend, closing all)
 /// visits in a turn: about a millisecond.
@@ -166,7 +173,10 @@ pub struct ShardConfig {
     pub resume_ms: u32,
     /// Bytes that wait for one client; above it the client is too slow.
     pub send_queue_bytes_max: usize,
-    /// Bytes that wait for one backend; above it, who sends to it is paused.
+    /// How long, ms, what is sent to a client may wait for it to read; then the client is too
+    /// slow.
+    pub write_timeout_ms: u32,
+    /// Bytes that wait for one backend; above it, who sends to it waits for credit.
     pub uplink_queue_bytes_max: usize,
     /// When the shard changes the keys it sends under.
     pub rekey: RekeyPolicy,
@@ -236,6 +246,8 @@ pub struct Shard {
     /// Those who are connected from a banned network are to be closed: the next index.
     ban_sweep: Option<usize>,
     draining: bool,
+    /// When the present turn began.
+    turn: Now,
 }
 
 impl std::fmt::Debug for Shard {
@@ -299,6 +311,7 @@ impl Shard {
             closing_sweep: None,
             ban_sweep: None,
             draining: false,
+            turn: now,
             config,
         }
     }
@@ -394,6 +407,7 @@ impl Shard {
         };
         self.connections_open -= 1;
         self.counters.connections.set(self.connections_open as u64);
+        connection.drop_backlog(&self.counters);
         if !matches!(connection.phase, Phase::Closing) {
             self.counters.close(CloseReason::PeerClosed);
             self.end_session(now, &mut connection, CloseReason::PeerClosed);
@@ -429,6 +443,7 @@ impl Shard {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.turn = now;
         let mut due = std::mem::take(&mut self.due);
         self.wheel.expire(now.time, &mut due);
         for id in due.drain(..) {
@@ -451,6 +466,7 @@ impl Shard {
         self.handle_lease(now);
         self.expire_seeks(now);
         self.expire_parked(now);
+        self.grant_credits(now);
         self.sweep(now);
         self.fan_out_some(now);
     }
@@ -460,6 +476,7 @@ impl Shard {
             handshake_timeout_ms,
             login_timeout_ms,
             idle_timeout_ms,
+            write_timeout_ms,
             ..
         } = self.config;
         let Some(connection) = self.connection(id) else {
@@ -496,10 +513,16 @@ impl Shard {
                     // silence says nothing about the client.
                     connection.heard_at = now.time;
                 }
+                let write = connection.write_deadline(write_timeout_ms);
+                if write.is_some_and(|write| write <= now.time) {
+                    self.close(now, id, CloseReason::SlowConsumer);
+                    return;
+                }
                 let idle = connection.heard_at.after_ms(u64::from(idle_timeout_ms));
                 let half = connection.heard_at.after_ms(u64::from(idle_timeout_ms / 2));
                 if now.time < half {
-                    self.wheel.insert(id, half);
+                    self.wheel
+                        .insert(id, write.map_or(half, |write| write.min(half)));
                     return;
                 }
                 if now.time < idle && !connection.pinged {
@@ -509,14 +532,12 @@ impl Shard {
                 (idle, CloseReason::IdleTimeout)
             }
             Phase::Closing => {
-                if now.time >= connection.since.after_ms(CLOSING_MS) {
+                let closed = connection.since.after_ms(connection.closing_ms());
+                if now.time >= closed {
                     self.close_transport(now, id);
                     return;
                 }
-                (
-                    connection.since.after_ms(CLOSING_MS),
-                    CloseReason::PeerClosed,
-                )
+                (closed, CloseReason::PeerClosed)
             }
         };
         if now.time >= deadline {
@@ -582,6 +603,7 @@ impl Shard {
             self.parking.next(),
             self.next_seek(),
             self.datagram_deadline(),
+            self.credit_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -604,6 +626,7 @@ impl Shard {
             if connection.in_flight_bytes > 0 {
                 continue;
             }
+            connection.send_backlog(&self.config, self.turn, &self.counters);
             let last = matches!(connection.phase, Phase::Closing);
             if let Some(front) = &mut connection.front {
                 front.wrap(&mut connection.out, last, &mut self.buffers);
@@ -620,6 +643,7 @@ impl Shard {
             }
             let buffer = std::mem::take(&mut connection.out);
             connection.in_flight_bytes = buffer.len() as u32;
+            connection.in_flight_since = self.turn.time;
             return Some((id, buffer));
         }
         None
@@ -654,6 +678,7 @@ impl Shard {
         }
         self.counters.close(reason);
         self.end_session(now, &mut connection, reason);
+        connection.drop_backlog(&self.counters);
         let is_stream = connection.is_stream();
         let unheard = connection.is_unheard();
         let handshaking = is_stream && connection.ciphers.is_none();
@@ -715,7 +740,8 @@ impl Shard {
                 connection.uplink_paused = false;
                 self.actions.push_back(Action::Resume(id));
             }
-            self.wheel.insert(id, now.time.after_ms(CLOSING_MS));
+            let closing_ms = connection.closing_ms();
+            self.wheel.insert(id, now.time.after_ms(closing_ms));
         }
         self.connections[id.index as usize] = Some(connection);
         if silent {

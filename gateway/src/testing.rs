@@ -74,6 +74,7 @@ pub fn shard_config(clients: usize) -> ShardConfig {
         frames: RATE_OFF,
         bytes: RATE_OFF,
         send_queue_bytes_max: 393_216,
+        write_timeout_ms: 15_000,
         uplink_queue_bytes_max: 4 << 20,
         rekey: RekeyPolicy::default(),
         compress_bytes_min: COMPRESS_BYTES_MIN,

@@ -25,6 +25,7 @@ const GROUP_DOWN: u8 = 9;
 const ATTACH: u8 = 10;
 const SIDE_OPEN: u8 = 11;
 const SIDE: u8 = 12;
+const CREDIT: u8 = 13;
 const CHANNEL: u8 = 15;
 const MESSAGE: u8 = 16;
 const REQUEST: u8 = 17;
@@ -39,6 +40,9 @@ const SYNC_FRESH: u8 = 1;
 /// Bytes of a header without a request id.
 const SHORT_HEADER_BYTES: usize = 14;
 const _: () = assert!(SHORT_HEADER_BYTES + 4 == MESSAGE_HEADER_BYTES_MAX);
+
+/// The bytes of a CREDIT that lifts the limit.
+pub const CREDIT_UNLIMITED: u32 = u32::MAX;
 
 /// The body can't be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,6 +226,14 @@ pub enum Body<'a> {
         /// Which group.
         group: GroupId,
     },
+    /// What the client may send to a group whose backend does not keep up.
+    Credit {
+        /// Which group.
+        group: GroupId,
+        /// Bytes of reliable messages, in place of what was left; `CREDIT_UNLIMITED`
+        /// lifts the limit.
+        bytes: u32,
+    },
     /// The client takes the session that its handshake named.
     Attach,
     /// The client wants a side path over datagrams.
@@ -340,6 +352,13 @@ impl<'a> Body<'a> {
                     group: GroupId(r.u16()?),
                 }
             }
+            CREDIT => {
+                r.zero()?;
+                Self::Credit {
+                    group: GroupId(r.u16()?),
+                    bytes: r.u32()?,
+                }
+            }
             ATTACH => {
                 r.zero()?;
                 Self::Attach
@@ -424,6 +443,11 @@ impl<'a> Body<'a> {
             Self::GroupDown { group } => {
                 out.extend_from_slice(&[GROUP_DOWN, 0]);
                 out.extend_from_slice(&group.0.to_le_bytes());
+            }
+            Self::Credit { group, bytes } => {
+                out.extend_from_slice(&[CREDIT, 0]);
+                out.extend_from_slice(&group.0.to_le_bytes());
+                out.extend_from_slice(&bytes.to_le_bytes());
             }
             Self::Attach => out.extend_from_slice(&[ATTACH, 0]),
             Self::SideOpen => out.extend_from_slice(&[SIDE_OPEN, 0]),

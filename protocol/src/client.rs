@@ -31,7 +31,9 @@ use self::side::SidePath;
 use self::tickets::Tickets;
 pub use self::wire::compressed;
 use self::wire::{Connection, StreamWire, Wire, seal_encoded};
-use crate::body::{BadBody, Body, ChannelHeader, Lane, Login, MessageHeader, MessageKind};
+use crate::body::{
+    BadBody, Body, CREDIT_UNLIMITED, ChannelHeader, Lane, Login, MessageHeader, MessageKind,
+};
 use crate::buffers::Buffers;
 use crate::check::{self, Age, ClockOffset};
 use crate::cipher::{Opener, RekeyPolicy, Sealer};
@@ -139,7 +141,7 @@ pub enum SendError {
     /// The outbox of the group is full.
     #[error("the outbox of the group is full")]
     OutboxFull,
-    /// On an unreliable lane: the connection takes less than is sent.
+    /// On an unreliable lane: the connection or the group's backend takes less than is sent.
     #[error("what was sent before waits to leave")]
     Busy,
     /// Above `PAYLOAD_BYTES_MAX`.
@@ -342,7 +344,7 @@ impl Client {
         if !stream.is_open() {
             return Err(SendError::NotUp);
         }
-        if connection.waiting_bytes(self.out.len()) >= UNSENT_BYTES_MAX {
+        if connection.waiting_bytes(self.out.len()) >= UNSENT_BYTES_MAX || !stream.has_credit() {
             return Err(SendError::Busy);
         }
         // Until SYNC is there the backend has no way to answer.
@@ -656,6 +658,16 @@ impl Client {
                     .find(|stream| stream.group() == group)
                 {
                     stream.handle_ack(ack);
+                }
+                Ok(())
+            }
+            Body::Credit { group, bytes } => {
+                if let Some(stream) = self
+                    .streams
+                    .iter_mut()
+                    .find(|stream| stream.group() == group)
+                {
+                    stream.set_credit((bytes != CREDIT_UNLIMITED).then_some(bytes));
                 }
                 Ok(())
             }

@@ -164,7 +164,8 @@ drop_reasons! {
     SessionGone, "session_gone", Nobody, "a backend answered a session that has gone";
     WrongGroup, "wrong_group", Ours, "a backend spoke for a group that is not its own, or for a session bound elsewhere";
     BadRecord, "bad_record", Ours, "a backend's record is malformed";
-    SendQueueFull, "send_queue_full", Peer, "an unreliable frame did not fit into the client's send queue";
+    SendQueueFull, "send_queue_full", Peer, "a client reads too slowly for all that may be lost";
+    Coalesced, "coalesced", Peer, "a client reads slowly, and a newer message of the same key took this one's place";
     StaleFence, "stale_fence", Nobody, "a record carries a fence below the session's";
     StreamRepeated, "stream_repeated", Nobody, "a reliable message came again after a resend";
     StreamGap, "stream_gap", Nobody, "a reliable message came before its predecessor";

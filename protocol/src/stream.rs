@@ -107,6 +107,8 @@ pub struct StreamEnd {
     /// Bytes that a SYNC may still make a backend's end send again; below 0
     /// after one that took more, until enough is acknowledged.
     resend_bytes: i64,
+    /// Bytes that a client's end may still send, where its backend does not keep up.
+    credit: Option<u32>,
 }
 
 impl StreamEnd {
@@ -143,6 +145,7 @@ impl StreamEnd {
             lengths: VecDeque::new(),
             cursor_at: 0,
             resend_bytes: RESEND_BYTES_MAX,
+            credit: None,
         }
     }
 
@@ -292,6 +295,17 @@ impl StreamEnd {
         self.resend_bytes = RESEND_BYTES_MAX;
     }
 
+    /// What this end may send until it is told anew: so many bytes, or `None` for no limit.
+    /// The last message that leaves may be longer than what is left. A SYNC lifts it.
+    pub fn set_credit(&mut self, bytes: Option<u32>) {
+        self.credit = bytes;
+    }
+
+    /// Whether there is any left.
+    pub fn has_credit(&self) -> bool {
+        self.credit != Some(0)
+    }
+
     /// The path is gone; the outbox keeps what it has.
     pub fn detach(&mut self) {
         self.open = false;
@@ -311,6 +325,7 @@ impl StreamEnd {
     pub fn handle_sync(&mut self, sync: &Sync) -> bool {
         match self.side {
             Side::Client => {
+                self.credit = None;
                 if sync.incarnation != self.incarnation {
                     self.incarnation = sync.incarnation;
                     self.next = 1;
@@ -399,10 +414,13 @@ impl StreamEnd {
     /// it was pushed, the last one everything: a message must never acknowledge
     /// what is answered behind it, since this end may die in between.
     pub fn poll_transmit(&mut self) -> Option<&[u8]> {
-        if !self.open || self.sync_wanted {
+        if !self.open || self.sync_wanted || !self.has_credit() {
             return None;
         }
         let length = *self.lengths.get(self.cursor as usize)? as usize;
+        if let Some(credit) = &mut self.credit {
+            *credit = credit.saturating_sub(length as u32);
+        }
         let start = self.cursor_at;
         self.cursor += 1;
         self.cursor_at += length;
@@ -417,9 +435,15 @@ impl StreamEnd {
         self.cursor as usize == self.lengths.len()
     }
 
+    /// Whether an acknowledgement has nothing to wait for. A client without credit does not hold
+    /// it back: the backend would keep what it sends until its outbox is full.
+    fn can_acknowledge(&self) -> bool {
+        self.is_transmitted() || !self.has_credit()
+    }
+
     /// The acknowledgement for something that is leaving now.
     pub fn take_ack(&mut self) -> u32 {
-        if self.is_transmitted() {
+        if self.can_acknowledge() {
             self.unacknowledged = 0;
             self.ack_wanted = false;
             self.ack_sent = self.received();
@@ -432,7 +456,7 @@ impl StreamEnd {
         let due = self.ack_wanted
             || self.unacknowledged >= ACK_MESSAGES_MAX
             || self.ack_deadline().is_some_and(|deadline| deadline <= now);
-        (due && self.open && !self.sync_wanted && self.is_transmitted()).then(|| self.take_ack())
+        (due && self.open && !self.sync_wanted && self.can_acknowledge()).then(|| self.take_ack())
     }
 
     /// When `poll_ack` will be due, if nothing else happens.

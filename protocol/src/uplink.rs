@@ -33,6 +33,7 @@ const LEAVE: u8 = 8;
 const PUBLISH: u8 = 9;
 const LIST: u8 = 10;
 const ATTRIBUTE: u8 = 11;
+const LATEST: u8 = 13;
 
 const OPEN_HAS_ADDRESS: u8 = 1;
 const OPEN_AWAY: u8 = 2;
@@ -83,6 +84,14 @@ pub struct Open<'a> {
 pub enum Record<'a> {
     /// A message body in the clear, both ways.
     Data(&'a [u8]),
+    /// Backend → gateway: a message body of the sequenced lane, of which only the latest
+    /// with this key is worth sending.
+    Latest {
+        /// The game's own.
+        key: u32,
+        /// As in `Data`.
+        body: &'a [u8],
+    },
     /// Gateway → backend.
     Open(Open<'a>),
     /// Gateway → backend: the session has ended.
@@ -207,6 +216,10 @@ pub const fn stream_of(session: SessionId) -> u8 {
 pub fn encode(session: SessionId, record: &Record<'_>, out: &mut Vec<u8>) {
     encode_with(session, kind(record), out, |out| match *record {
         Record::Data(body) => out.extend_from_slice(body),
+        Record::Latest { key, body } => {
+            out.extend_from_slice(&key.to_le_bytes());
+            out.extend_from_slice(body);
+        }
         Record::Open(open) => {
             out.extend_from_slice(&open.fence.0.to_le_bytes());
             out.extend_from_slice(&open.unix_ms.to_le_bytes());
@@ -276,6 +289,19 @@ pub fn encode_data(session: SessionId, out: &mut Vec<u8>, write_body: impl FnOnc
     encode_with(session, DATA, out, write_body);
 }
 
+/// Appends a LATEST record whose body `write_body` appends.
+pub fn encode_latest(
+    session: SessionId,
+    key: u32,
+    out: &mut Vec<u8>,
+    write_body: impl FnOnce(&mut Vec<u8>),
+) {
+    encode_with(session, LATEST, out, |out| {
+        out.extend_from_slice(&key.to_le_bytes());
+        write_body(out);
+    });
+}
+
 const _: () = assert!(
     ACCOUNT_BYTES_MAX <= LABEL_BYTES_MAX,
     "both are written with one length byte"
@@ -284,6 +310,7 @@ const _: () = assert!(
 const fn kind(record: &Record<'_>) -> u8 {
     match record {
         Record::Data(_) => DATA,
+        Record::Latest { .. } => LATEST,
         Record::Open(_) => OPEN,
         Record::End { .. } => END,
         Record::Kick { .. } => KICK,
@@ -337,6 +364,10 @@ pub fn next<'a>(run: &mut &'a [u8]) -> Result<Option<(SessionId, Record<'a>)>, B
     let session = SessionId(u64::from_le_bytes(r.take()?));
     let record = match kind {
         DATA => return Ok(Some((session, Record::Data(r.0)))),
+        LATEST => {
+            let key = u32::from_le_bytes(r.take()?);
+            return Ok(Some((session, Record::Latest { key, body: r.0 })));
+        }
         OPEN => {
             let fence = Fence(u64::from_le_bytes(r.take()?));
             let unix_ms = u64::from_le_bytes(r.take()?);

@@ -63,6 +63,9 @@ class Stream:
     sequenced_seen: int = 0
     outbox: deque = field(default_factory=deque)
     outbox_bytes: int = 0
+    # The number that leaves next, and the bytes that may leave; None is no limit.
+    unsent: int = 1
+    credit: int | None = None
     # What was received in order and not acknowledged yet, and when the first of it came.
     owed: int = 0
     owed_since_ms: int | None = None
@@ -87,12 +90,29 @@ class Stream:
             self.next_number += 1
             self.outbox.append(kept)
             self.outbox_bytes += kept.bytes
-        elif lane == wire.SEQUENCED:
+            return self.transmit()
+        if lane == wire.SEQUENCED:
             self.sequenced_sent += 1
             fields["number"] = self.sequenced_sent
         else:
             fields["number"] = 0
-        return [self.acknowledging(fields, compressed)] if self.up else []
+        leaves = self.up and self.credit != 0
+        return [self.acknowledging(fields, compressed)] if leaves else []
+
+    def transmit(self):
+        """What may leave of what has not left yet."""
+        bodies = []
+        while self.up and self.credit != 0 and self.unsent < self.next_number:
+            kept = self.outbox[self.unsent - self.outbox[0].fields["number"]]
+            bodies.append(self.acknowledging(kept.fields, kept.compressed))
+            self.unsent += 1
+            if self.credit is not None:
+                self.credit = max(0, self.credit - kept.bytes)
+        return bodies
+
+    def handle_credit(self, size):
+        self.credit = None if size == wire.CREDIT_UNLIMITED else size
+        return self.transmit()
 
     def acknowledging(self, fields, compressed):
         self.owed, self.owed_since_ms = 0, None
@@ -114,7 +134,8 @@ class Stream:
         if fields["incarnation"] != self.incarnation:
             self.incarnation = fields["incarnation"]
             self.expected, self.sequenced_seen = 1, 0
-        self.up, self.asked_for = True, None
+        self.up, self.asked_for, self.credit = True, None, None
+        self.unsent = self.next_number
         # What lies below `next` has arrived; it stays here until it is acknowledged.
         start = 0 if fields["fresh"] else fields["next"]
         again = [kept for kept in self.outbox if kept.fields["number"] >= start]
@@ -295,6 +316,8 @@ class Connection:
             self.stream(fields["group"]).handle_ack(fields["ack"])
         elif kind == wire.GROUP_DOWN:
             self.stream(fields["group"]).handle_down()
+        elif kind == wire.CREDIT:
+            self.send_all(self.stream(fields["group"]).handle_credit(fields["bytes"]), now_ms)
         else:
             wanted, replies = self.stream(fields["group"]).handle_message(fields, now_ms)
             if self.acknowledges:

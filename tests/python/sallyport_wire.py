@@ -56,8 +56,10 @@ MS_PER_DRIFT_MS = 2_000
 FRESH, OLD, FUTURE = "fresh", "old", "future"
 
 LOGIN, LOGIN_OK, LOGOUT, CLOSE, PING, PONG, SYNC, ACK, GROUP_DOWN, ATTACH = range(1, 11)
+CREDIT = 13
 CHANNEL = 15
 MESSAGE, REQUEST, REPLY, ERROR, CHANNEL_MESSAGE = range(16, 21)
+CREDIT_UNLIMITED = 0xFFFFFFFF
 RELIABLE, UNRELIABLE, SEQUENCED = range(3)
 CLOSE_TEXT_BYTES_MAX = 256
 LABEL_BYTES_MAX = 64
@@ -458,6 +460,7 @@ FIXED = {
     ACK: (struct.Struct("<xHI"), ("group", "ack")),
     GROUP_DOWN: (struct.Struct("<xH"), ("group",)),
     ATTACH: (struct.Struct("<x"), ()),
+    CREDIT: (struct.Struct("<xHI"), ("group", "bytes")),
 }
 SYNC_LAYOUT = struct.Struct("<BHQII")
 CLOSE_LAYOUT = struct.Struct("<xHI")

@@ -53,6 +53,23 @@ class Streams(unittest.TestCase):
         self.assertEqual([f["number"] for f in answer[1:]], [1, 2])
         self.assertEqual([f["number"] for f in push(stream)], [3])
 
+    def test_credit_bounds_what_leaves_until_more_comes_or_a_sync(self):
+        stream = sp.Stream(1)
+        stream.handle_sync(sync(7, fresh=True))
+        self.assertEqual(stream.handle_credit(0), [])
+        self.assertEqual([push(stream, bytes(86)) for _ in range(4)], [[], [], [], []])
+        self.assertEqual(push(stream, lane=wire.UNRELIABLE), [])
+        # Bodies of 100 bytes: the last one may be longer than what is left.
+        self.assertEqual([f["number"] for f in only_fields(stream.handle_credit(101))], [1, 2])
+        self.assertEqual(push(stream), [])
+        more = only_fields(stream.handle_credit(wire.CREDIT_UNLIMITED))
+        self.assertEqual([f["number"] for f in more], [3, 4, 5])
+        stream.handle_credit(0)
+        push(stream)
+        again = only_fields(stream.handle_sync(sync(7, next_=4)))
+        self.assertEqual([f["number"] for f in again[1:]], [4, 5, 6])
+        self.assertEqual([f["number"] for f in push(stream)], [7])
+
     def test_the_same_incarnation_says_where_to_go_on(self):
         stream = sp.Stream(1)
         stream.handle_sync(sync(7, fresh=True))

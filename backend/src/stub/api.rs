@@ -314,6 +314,23 @@ impl Context<'_> {
         self.core.attribute(session, key)
     }
 
+    /// Sends a player what only counts until the next of the same `key` (a place, a score): in the
+    /// sequenced lane, and where the player reads too slowly the newest one takes the place of
+    /// those that wait. `push` in the lanes that may lose leaves out the oldest then.
+    ///
+    /// # Errors
+    /// Nothing was sent.
+    pub fn push_latest(
+        &mut self,
+        session: SessionId,
+        key: u32,
+        message: MessageId,
+        payload: &[u8],
+    ) -> Result<(), SendError> {
+        self.core
+            .push_latest(self.now, session, key, message, payload)
+    }
+
     /// How good a player's connection is: `ours` is what its gateway measured, `theirs` what
     /// the client says. `None` while the gateway has told nothing, or where the session is
     /// not here. It tells what a player would notice, with the client's heartbeats; a client

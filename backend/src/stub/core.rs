@@ -177,6 +177,18 @@ impl Core {
         self.send(now, session, header, payload)
     }
 
+    pub(super) fn push_latest(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        key: u32,
+        message: MessageId,
+        payload: &[u8],
+    ) -> Result<(), SendError> {
+        let header = self.header(MessageKind::Message, Lane::Sequenced, message);
+        self.send_keyed(now, session, Some(key), header, payload)
+    }
+
     pub(super) fn header(
         &self,
         kind: MessageKind,
@@ -199,6 +211,17 @@ impl Core {
         &mut self,
         now: Now,
         id: SessionId,
+        header: MessageHeader,
+        payload: &[u8],
+    ) -> Result<(), SendError> {
+        self.send_keyed(now, id, None, header, payload)
+    }
+
+    fn send_keyed(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        key: Option<u32>,
         header: MessageHeader,
         payload: &[u8],
     ) -> Result<(), SendError> {
@@ -230,10 +253,14 @@ impl Core {
                 self.counts.sent += 1;
                 let link = session.link.and_then(|link| self.links.get_mut(&link));
                 if let Some(out) = link {
-                    uplink::encode_data(id, out.of(id), |out| {
+                    let write = |out: &mut Vec<u8>| {
                         header.encode(out);
                         out.extend_from_slice(payload);
-                    });
+                    };
+                    match key {
+                        Some(key) => uplink::encode_latest(id, key, out.of(id), write),
+                        None => uplink::encode_data(id, out.of(id), write),
+                    }
                 }
             }
         }

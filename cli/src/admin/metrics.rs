@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use backend::counters::Metric;
-use gateway::counters::{Counters, METRICS, ROUND_TRIP_BOUNDS_US};
+use gateway::counters::{Counters, METRICS, ROUND_TRIP_BOUNDS_US, SEND_QUEUE_BOUNDS_BYTES};
 use gateway::limits::Limited;
 use protocol::reason::{CloseReason, DropReason};
 
@@ -29,7 +29,14 @@ pub fn gateway(out: &mut String, shards: &[Arc<Counters>]) {
         describe(out, name, kind, help);
         let _ = writeln!(out, "{name} {sum}");
     }
-    round_trips(out, shards);
+    let name = "sallyport_gateway_round_trip_seconds";
+    let help = "Round trips to clients, one of each client a heartbeat.";
+    let values = shards.iter().map(|shard| shard.round_trips.values());
+    histogram(out, (name, help), &ROUND_TRIP_BOUNDS_US, 1e6, values);
+    let name = "sallyport_gateway_send_queue_bytes";
+    let help = "Bytes that wait for a client, looked at with each of its heartbeats.";
+    let values = shards.iter().map(|shard| shard.send_queues.values());
+    histogram(out, (name, help), &SEND_QUEUE_BOUNDS_BYTES, 1.0, values);
     let name = "sallyport_gateway_limited_total";
     let help = "Times that a network or an account was above a limit, by limit.";
     describe(out, name, "counter", help);
@@ -51,26 +58,28 @@ pub fn gateway(out: &mut String, shards: &[Arc<Counters>]) {
     }
 }
 
-fn round_trips(out: &mut String, shards: &[Arc<Counters>]) {
-    let name = "sallyport_gateway_round_trip_seconds";
-    let help = "Round trips to clients, one of each client a heartbeat.";
+/// Appends a histogram of all shards, whose values are so many of `unit` each.
+fn histogram<const N: usize>(
+    out: &mut String,
+    (name, help): (&str, &str),
+    bounds: &[u32; N],
+    unit: f64,
+    shards: impl Iterator<Item = ([u64; N], u64, u64)>,
+) {
     describe(out, name, "histogram", help);
-    let mut sums = ([0; ROUND_TRIP_BOUNDS_US.len()], 0, 0);
+    let (mut buckets, mut count, mut sum) = ([0; N], 0, 0);
     for shard in shards {
-        let (buckets, count, sum_us) = shard.round_trips.values();
-        for (sum, bucket) in sums.0.iter_mut().zip(buckets) {
-            *sum += bucket;
+        for (all, bucket) in buckets.iter_mut().zip(shard.0) {
+            *all += bucket;
         }
-        sums.1 += count;
-        sums.2 += sum_us;
+        count += shard.1;
+        sum += shard.2;
     }
-    let (buckets, count, sum_us) = sums;
-    let seconds = |us: u64| us as f64 / 1e6;
-    for (bound, bucket) in ROUND_TRIP_BOUNDS_US.iter().zip(buckets) {
-        let bound = seconds(u64::from(*bound));
+    for (bound, bucket) in bounds.iter().zip(buckets) {
+        let bound = f64::from(*bound) / unit;
         let _ = writeln!(out, "{name}_bucket{{le=\"{bound}\"}} {bucket}");
     }
-    let sum = seconds(sum_us);
+    let sum = sum as f64 / unit;
     let _ = write!(
         out,
         "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}\n"

@@ -126,6 +126,8 @@ pub struct LimitsConfig {
     pub bytes_burst: u32,
     /// What may wait to be sent to one client.
     pub send_queue_bytes: u32,
+    /// How long what is sent may wait for a client to read it.
+    pub write_timeout_ms: u64,
     /// What may wait for one backend in one shard.
     pub uplink_queue_bytes: u32,
     /// For frames above the two rates.
@@ -421,6 +423,12 @@ impl LimitsConfig {
                 key("limits.send_queue_bytes"),
                 Some(12 * FRAME_BYTES_MAX),
                 FRAME_BYTES_MAX..=1 << 26,
+            ),
+            // A phone that is out of reach for this long has lost its connection: it resumes.
+            write_timeout_ms: reader.integer(
+                key("limits.write_timeout_ms"),
+                Some(15_000),
+                100..=600_000,
             ),
             // About 100 ms of a shard's busiest traffic to one backend, which
             // covers a short stall of it and is still memory nobody misses.

@@ -198,6 +198,7 @@ fn settings(config: &GatewayConfig) -> anyhow::Result<Settings> {
                 burst: limits.bytes_burst,
             },
             send_queue_bytes_max: limits.send_queue_bytes as usize,
+            write_timeout_ms: ms(limits.write_timeout_ms),
             uplink_queue_bytes_max: limits.uplink_queue_bytes as usize,
             rekey: RekeyPolicy {
                 frames: config.rekey_frames,

@@ -7,6 +7,7 @@ mod gateway;
 mod keys;
 mod load;
 mod map;
+mod slow_game;
 mod thousand;
 
 use crate::cluster::Cluster;

@@ -104,6 +104,7 @@ pub fn bodies() -> Vec<Vec<u8>> {
             text: "bye",
         },
         Body::GroupDown { group },
+        Body::Credit { group, bytes: 1 },
         Body::Attach,
         Body::Ack { group, ack: 1 },
         sync(false),
@@ -332,6 +333,7 @@ pub fn records(data: &[u8]) -> u64 {
                     Record::Publish { .. } => 10,
                     Record::List { .. } => 11,
                     Record::Attribute { .. } => 12,
+                    Record::Latest { .. } => 13,
                 });
             }
             Ok(None) => break,
@@ -362,6 +364,7 @@ pub fn record_seeds() -> Vec<Vec<u8>> {
     };
     let records = [
         Record::Data(body),
+        Record::Latest { key: 1, body },
         Record::Open(open),
         Record::Open(Open {
             address: None,

@@ -170,7 +170,7 @@ impl Uplink {
         let queued = (0..=UPLINK_STREAMS)
             .map(|stream| link.queued_bytes(stream_index(stream)))
             .sum();
-        // Clients that waited for room may be read again.
+        // Clients that waited for room are given credit.
         news |= shard.handle_uplink_queued(index, queued);
         news
     }

@@ -13,6 +13,7 @@ use protocol::reason::{CloseReason, DropReason};
 use protocol::time::Now;
 use protocol::uplink::{self, Record};
 
+use super::backlog::{Key, Waiting};
 use super::connection::Binding;
 use super::uplinks::{CENTER, Uplink};
 use super::{Action, Notice, Shard};
@@ -58,12 +59,14 @@ impl Shard {
         };
         let untaken = std::mem::take(&mut uplink.out);
         uplink.reset();
-        let waiting = std::mem::take(&mut uplink.waiting);
+        let waiting = uplink.line.take();
         // The first is control's.
         for run in &untaken[1..] {
             self.handle_uplink_untaken(run);
         }
-        self.resume_waiting(&waiting);
+        for id in waiting {
+            self.read_again(id);
+        }
         self.forget_channels(at);
         if at != CENTER {
             self.binding_sweep = Some(0);
@@ -212,7 +215,12 @@ impl Shard {
     pub fn handle_uplink_records(&mut self, now: Now, at: usize, mut run: &[u8]) {
         while self.hears(at) {
             match uplink::next(&mut run) {
-                Ok(Some((session, Record::Data(body)))) => self.handle_data(now, at, session, body),
+                Ok(Some((session, Record::Data(body)))) => {
+                    self.handle_data(now, at, session, None, body);
+                }
+                Ok(Some((session, Record::Latest { key, body }))) => {
+                    self.handle_data(now, at, session, Some(key), body);
+                }
                 Ok(Some((session, Record::Kick { fence, reason }))) => {
                     self.handle_kick(now, at, session, fence, reason);
                 }
@@ -268,8 +276,15 @@ impl Shard {
         self.close_session(now, id, fence, reason, "");
     }
 
-    /// A message body for a client.
-    fn handle_data(&mut self, now: Now, at: usize, session_id: SessionId, bytes: &[u8]) {
+    /// A message body for a client. With a `key`, only the latest one of it counts.
+    fn handle_data(
+        &mut self,
+        now: Now,
+        at: usize,
+        session_id: SessionId,
+        key: Option<u32>,
+        bytes: &[u8],
+    ) {
         let Some(&id) = self.sessions.get(&session_id) else {
             if self.parking.session(session_id).is_some() {
                 // It was on its way when the client was lost; SYNC will ask for it.
@@ -308,25 +323,26 @@ impl Shard {
                 return;
             }
         };
+        if key.is_some() && lane != Lane::Sequenced {
+            self.counters.drop_frame(DropReason::BadRecord);
+            return;
+        }
         let expected = self.uplinks[at]
             .group
             .filter(|&index| self.config.groups[index].group == group);
         let Some(connection) = Self::at(&mut self.connections, id) else {
             return;
         };
-        let bound = expected.is_some_and(|index| {
-            connection
-                .session()
-                .and_then(|session| session.bindings.get(index))
-                .is_some_and(|binding| {
-                    binding.uplink == Some(at as u16) && self.uplinks[at].holds(binding)
-                })
-        });
-        if !bound {
+        let binding = expected.and_then(|index| connection.session()?.bindings.get(index));
+        let binding = binding
+            .filter(|it| it.uplink == Some(at as u16) && self.uplinks[at].holds(it))
+            .copied();
+        let Some(binding) = binding else {
             self.counters.drop_frame(DropReason::WrongGroup);
             return;
-        }
-        if connection.queued_bytes() + bytes.len() > self.config.send_queue_bytes_max {
+        };
+        let waits = lane != Lane::Reliable && connection.is_behind(&self.config);
+        if !waits && !connection.make_room(bytes.len(), &self.config, &self.counters) {
             if lane == Lane::Reliable {
                 self.close(now, id, CloseReason::SlowConsumer);
             } else {
@@ -351,9 +367,29 @@ impl Shard {
                     self.counters.side_messages_sent.add(1);
                     return self.list_datagrams(id);
                 }
+                if waits {
+                    let key = key.map(|key| Key { group, key });
+                    let body = [head, payload].concat().into();
+                    let header_bytes = head.len() as u8;
+                    let message = Waiting {
+                        key,
+                        flags,
+                        header_bytes,
+                        body,
+                    };
+                    return connection.wait(message, &self.config, &self.counters);
+                }
                 connection.seal_encoded(now.time, flags, head, payload);
             }
-            None => connection.seal_encoded(now.time, 0, bytes, &[]),
+            None => {
+                connection.seal_encoded(now.time, 0, bytes, &[]);
+                if let (Body::Sync(_), Some(bytes)) = (body, binding.credit.told()) {
+                    // SYNC has lifted it.
+                    connection.seal(now.time, &Body::Credit { group, bytes });
+                    self.counters.frames_sent.add(1);
+                    self.counters.credits_told.add(1);
+                }
+            }
         }
         self.counters.frames_sent.add(1);
         self.list_for_send(id);

@@ -458,7 +458,6 @@ impl Shard {
     /// Sends a member the frame that is sealed for all, where its connection carries such;
     /// whether it does.
     fn hand_frame(&mut self, id: ConnId, lane: Lane, frame: &Arc<[u8]>) -> bool {
-        let bytes_max = self.config.send_queue_bytes_max;
         let Some(connection) = Self::at(&mut self.connections, id) else {
             return true;
         };
@@ -466,7 +465,7 @@ impl Shard {
             // What must not get lost is the reliable lane's of the datagrams.
             return lane != Lane::Reliable && self.queue_shared(id, frame);
         }
-        if connection.queued_bytes() + frame.len() > bytes_max {
+        if !connection.make_room(frame.len(), &self.config, &self.counters) {
             // What becomes of it is decided where every other message's is.
             return false;
         }
@@ -593,7 +592,7 @@ impl Shard {
             return;
         };
         let bytes = head.len() + rest.len();
-        if connection.queued_bytes() + bytes > self.config.send_queue_bytes_max {
+        if !connection.make_room(bytes, &self.config, &self.counters) {
             if lane == Lane::Reliable {
                 self.close(now, id, CloseReason::SlowConsumer);
             } else {

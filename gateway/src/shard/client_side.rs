@@ -13,8 +13,8 @@ use protocol::reassembly::BadLength;
 use protocol::time::Now;
 use protocol::uplink;
 
+use super::Shard;
 use super::connection::{Ciphers, Connection, Phase};
-use super::{Action, Shard};
 use crate::engine::ConnId;
 use crate::limits::Penalty;
 
@@ -369,7 +369,6 @@ impl Shard {
             self.counters.drop_frame(DropReason::UnknownGroup);
             return Ok(());
         };
-        let id = connection.id;
         let Phase::Session(session) = &mut connection.phase else {
             return Ok(());
         };
@@ -390,8 +389,16 @@ impl Shard {
             }
             return Ok(());
         };
+        let credit = binding.credit;
+        if message.header.is_some_and(|it| it.lane != Lane::Reliable)
+            && self.is_beyond_credit(credit, at)
+        {
+            self.counters.drop_frame(DropReason::UplinkFull);
+            return Ok(());
+        }
         let uplink = &mut self.uplinks[at];
         let out = uplink.stream(uplink::stream_of(session_id));
+        let mut grown = 0;
         match message.header {
             Some(header) if message.compressed => {
                 let (head, payload) = message.body.split_at(header.encoded_bytes());
@@ -402,7 +409,7 @@ impl Shard {
                 // What it grew by counts as sent, or a client could fill the
                 // uplink of all with 64 times what its rate allows. A debt
                 // pauses it with its next frame.
-                let grown = (head.len() + payload.len()).saturating_sub(message.body.len());
+                grown = (head.len() + payload.len()).saturating_sub(message.body.len());
                 let charged = connection
                     .bytes
                     .charge(self.config.bytes, grown as u32, now.time);
@@ -417,26 +424,8 @@ impl Shard {
             _ => uplink::encode_data(session_id, out, |out| out.extend_from_slice(message.body)),
         }
         self.counters.forwarded.add(1);
-        if uplink.waiting_bytes() > self.config.uplink_queue_bytes_max && !connection.uplink_paused
-        {
-            connection.uplink_paused = true;
-            uplink.waiting.push(id);
-            self.counters.uplink_pauses.add(1);
-            self.actions.push_back(Action::Pause(id));
-        }
+        self.charge_credit(now, connection, index, at, message.body.len() + grown);
         Ok(())
-    }
-
-    /// A backend has room again, or is gone: its senders are read again.
-    pub(super) fn resume_waiting(&mut self, waiting: &[ConnId]) {
-        for &id in waiting {
-            if let Some(connection) = self.connection(id)
-                && std::mem::take(&mut connection.uplink_paused)
-                && !connection.rate_paused
-            {
-                self.actions.push_back(Action::Resume(id));
-            }
-        }
     }
 
     /// Gives a connection that is about to send a buffer from the pool.

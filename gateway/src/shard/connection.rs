@@ -16,7 +16,9 @@ use protocol::reassembly::Reassembly;
 use protocol::ticket::Ticket;
 use protocol::time::Time;
 
+use super::backlog::Backlog;
 use super::channels::Memberships;
+use super::credits::Credit;
 use super::datagrams::Datagrams;
 use crate::engine::ConnId;
 use crate::front::Front;
@@ -211,6 +213,8 @@ pub struct Binding {
     pub boot: u64,
     /// The client knows that the group is down.
     pub down_told: bool,
+    /// What the client may send there.
+    pub credit: Credit,
 }
 
 impl Binding {
@@ -219,6 +223,7 @@ impl Binding {
         // An earlier epoch never comes again.
         self.epoch = self.epoch.wrapping_sub(1);
         self.down_told = false;
+        self.credit = Credit::default();
     }
 }
 
@@ -273,13 +278,17 @@ pub struct Connection {
     pub timestamp_failures: u16,
     /// Sealed frames that wait for the engine.
     pub out: Vec<u8>,
+    /// What may get lost, while the client reads too slowly.
+    pub backlog: Option<Box<Backlog>>,
     /// Bytes that the engine is sending; 0 if none.
     pub in_flight_bytes: u32,
+    /// Since when.
+    pub in_flight_since: Time,
     /// It is in the shard's list of connections with something to send.
     pub listed: bool,
     /// Reading is paused because it is above its rate.
     pub rate_paused: bool,
-    /// Reading is paused because a backend does not keep up.
+    /// Reading is paused because the client ignores that a backend does not keep up.
     pub uplink_paused: bool,
     /// The engine was told to end the sending direction.
     pub shut: bool,
@@ -315,7 +324,9 @@ impl Connection {
             meter: Meter::default(),
             timestamp_failures: 0,
             out: Vec::new(),
+            backlog: None,
             in_flight_bytes: 0,
+            in_flight_since: now,
             listed: false,
             rate_paused: false,
             uplink_paused: false,
@@ -326,9 +337,23 @@ impl Connection {
 
     /// Bytes that wait for this client.
     pub fn queued_bytes(&self) -> usize {
+        self.backlog.as_ref().map_or(0, |it| it.bytes()) + self.sealed_bytes()
+    }
+
+    /// Of these, those that will be sent whatever comes.
+    pub fn sealed_bytes(&self) -> usize {
         let datagrams = self.datagrams.as_ref();
         let datagrams = datagrams.map_or(0, |datagrams| datagrams.end.queued_bytes());
         self.out.len() + self.in_flight_bytes as usize + datagrams
+    }
+
+    /// How long, ms, it may take to read its CLOSE.
+    pub fn closing_ms(&self) -> u64 {
+        if self.is_stream() {
+            super::CLOSING_MS
+        } else {
+            super::CLOSING_DATAGRAMS_MS
+        }
     }
 
     /// Whether a stream carries it: datagrams do so at most beside that.
@@ -340,6 +365,7 @@ impl Connection {
     /// Whether something waits to be sent.
     pub fn has_output(&self) -> bool {
         !self.out.is_empty()
+            || self.backlog.is_some()
             || self.front.as_ref().is_some_and(|front| front.has_answers())
             || self.tls.as_ref().is_some_and(|tls| tls.has_answers())
     }

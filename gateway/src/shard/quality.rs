@@ -52,6 +52,8 @@ impl Shard {
         let arrivals = connection.arrivals();
         let (pong, sample) = connection.meter.handle_ping(now.time, ping, arrivals);
         self.count_round_trip(sample);
+        let queued = connection.queued_bytes().try_into().unwrap_or(u32::MAX);
+        self.counters.send_queues.add(queued);
         self.tell_quality(now, connection);
         self.lend_out(connection);
         connection.seal(now.time, &Body::Pong(pong));

@@ -15,6 +15,7 @@ use protocol::time::{Now, Time};
 use protocol::uplink::{self, ClientAddress, Record};
 
 use super::connection::{Binding, Connection, Instance, PendingLogin, Phase, Session, Told};
+use super::credits::Credit;
 use super::uplinks::{CENTER, Uplink};
 use super::{Action, Notice, Shard};
 use crate::engine::ConnId;
@@ -330,6 +331,7 @@ impl Shard {
                 epoch: uplink.epoch,
                 boot: uplink.boot,
                 down_told: false,
+                credit: Credit::default(),
             };
             session.told = Told::default();
             if let Some(memberships) = &mut session.memberships {

@@ -2,6 +2,7 @@
 //! played by the test.
 
 mod bans;
+mod credits;
 mod moves;
 mod quality;
 mod resumes;
@@ -313,10 +314,15 @@ fn a_client_that_does_not_read_is_closed_at_its_bound() {
     while world.shard.counters.drops(DropReason::SendQueueFull) == 0 {
         world.backend_sends(session, &push(&[1; 900], Lane::Unreliable, 0));
         dropped += 1;
-        assert!(dropped < 100);
+        assert!(dropped < 1_000);
     }
     assert_eq!(world.shard.sessions(), 1, "unreliable frames are dropped");
-    world.backend_sends(session, &push(&[1; 900], Lane::Reliable, 1));
+    // What is reliable has their room, and then none.
+    let lost = world.shard.counters.drops(DropReason::SendQueueFull);
+    for number in 1..1_000 {
+        world.backend_sends(session, &push(&[1; 900], Lane::Reliable, number));
+    }
+    assert!(world.shard.counters.drops(DropReason::SendQueueFull) > lost);
     assert_eq!(world.shard.counters.closes(CloseReason::SlowConsumer), 1);
     assert_eq!(world.shard.sessions(), 0);
     world.shard.handle_sent(id, held);
@@ -341,26 +347,6 @@ fn an_uplink_to_the_wrong_group_is_refused() {
     world.link(GAME, 9);
     assert!(world.actions.contains(&Action::CloseUplink(GAME)));
     assert!(!world.shard.is_ready());
-}
-
-#[test]
-fn a_backend_that_lags_pauses_its_senders_until_it_has_room() {
-    let mut small = config();
-    small.uplink_queue_bytes_max = 1_000;
-    let mut world = World::new(small);
-    let (id, mut client) = world.login(0);
-    world.sync(id, &mut client);
-    world.shard.handle_uplink_queued(GAME, 1_500);
-    client.request(GROUP, MessageId(1), b"x").expect("room");
-    world.exchange(id, &mut client);
-    assert!(world.actions.contains(&Action::Pause(id)));
-    assert!(
-        !world.shard.handle_uplink_queued(GAME, 900),
-        "not yet below half"
-    );
-    assert!(world.shard.handle_uplink_queued(GAME, 400));
-    world.collect();
-    assert!(world.actions.contains(&Action::Resume(id)));
 }
 
 #[test]
@@ -472,25 +458,4 @@ fn a_kick_counts_only_from_where_the_session_is_bound() {
     assert_eq!(world.shard.counters.drops(DropReason::WrongGroup), 1);
     world.shard.handle_uplink_records(world.now, GAME, &kick);
     assert_eq!(world.shard.counters.closes(CloseReason::Kicked), 1);
-}
-
-#[test]
-fn a_client_that_is_not_read_is_not_taken_for_silent() {
-    let mut small = config();
-    small.uplink_queue_bytes_max = 1_000;
-    let mut world = World::new(small);
-    let (id, mut client) = world.login(0);
-    world.sync(id, &mut client);
-    world.shard.handle_uplink_queued(GAME, 1_500);
-    client.request(GROUP, MessageId(1), b"x").expect("room");
-    world.exchange(id, &mut client);
-    for _ in 0..10 {
-        world.pass(10_000);
-    }
-    assert_eq!(world.shard.sessions(), 1);
-    assert!(world.shard.handle_uplink_queued(GAME, 0));
-    for _ in 0..7 {
-        world.pass(10_000);
-    }
-    assert_eq!(world.shard.counters.closes(CloseReason::IdleTimeout), 1);
 }

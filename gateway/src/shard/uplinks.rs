@@ -8,8 +8,8 @@ use prost::Message;
 use protocol::control::{ToBackend, to_backend};
 use protocol::limits::UPLINK_STREAMS;
 
+use super::credits::Line;
 use super::{Shard, Versions};
-use crate::engine::ConnId;
 
 /// Index of center's uplink.
 pub const CENTER: usize = 0;
@@ -43,8 +43,8 @@ pub struct Uplink {
     pub dirty: u8,
     /// Bytes that the driver has and QUIC has not taken.
     pub queued_bytes: usize,
-    /// Connections that wait for room.
-    pub waiting: Vec<ConnId>,
+    /// Sessions that wait for credit.
+    pub line: Line,
 }
 
 const _: () = assert!(STREAMS <= 8, "`dirty` has a bit for each");
@@ -64,7 +64,7 @@ impl Uplink {
             out: Default::default(),
             dirty: 0,
             queued_bytes: 0,
-            waiting: Vec::new(),
+            line: Line::default(),
         }
     }
 
@@ -124,23 +124,18 @@ impl Shard {
     }
 
     /// The driver says, once a turn, how many bytes wait in an uplink's link.
-    /// Whether somebody waited for that.
+    /// Whether the next `handle_timeout` has credit for those who wait for that.
     pub fn handle_uplink_queued(&mut self, at: usize, bytes: usize) -> bool {
         let Some(uplink) = self.uplinks.get_mut(at) else {
             return false;
         };
         uplink.queued_bytes = bytes;
-        let room = bytes <= self.config.uplink_queue_bytes_max / 2 && !uplink.waiting.is_empty();
-        if room {
-            let waiting = std::mem::take(&mut uplink.waiting);
-            self.resume_waiting(&waiting);
-        }
         let queued = self
             .uplinks
             .iter()
             .map(|uplink| uplink.queued_bytes as u64)
             .sum();
         self.counters.uplink_queued_bytes.set(queued);
-        room
+        self.credit_due(at).is_some_and(|due| due <= self.turn.time)
     }
 }

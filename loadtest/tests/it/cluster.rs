@@ -268,6 +268,7 @@ fn gateway_config(key: &StaticKey, center: SocketAddr, game: SocketAddr) -> Gate
             frames: unlimited,
             bytes: unlimited,
             send_queue_bytes_max: 1 << 20,
+            write_timeout_ms: 15_000,
             uplink_queue_bytes_max: 4 << 20,
             rekey: RekeyPolicy::default(),
             compress_bytes_min: usize::MAX,

@@ -56,15 +56,20 @@ impl World {
         let mut out = Vec::new();
         let mut run = bytes.as_slice();
         while let Ok(Some((session, record))) = uplink::next(&mut run) {
-            if let Record::Data(body) = record
+            if let Record::Data(body) | Record::Latest { body, .. } = record
                 && let Ok(Body::Message { header, payload }) = Body::decode(body)
                 && let Some(payload) =
                     self.view_planted(plant, &map, (game, session), &header, payload)
             {
                 let payload = payload.as_slice();
-                uplink::encode_data(session, &mut out, |out| {
-                    Body::Message { header, payload }.encode(out);
-                });
+                let mut body = Vec::new();
+                Body::Message { header, payload }.encode(&mut body);
+                let body = body.as_slice();
+                let planted = match record {
+                    Record::Latest { key, .. } => Record::Latest { key, body },
+                    _ => Record::Data(body),
+                };
+                uplink::encode(session, &planted, &mut out);
             } else {
                 uplink::encode(session, &record, &mut out);
             }

@@ -166,6 +166,7 @@ impl World {
                 burst: 2_000_000,
             },
             send_queue_bytes_max: plan.send_queue_bytes_max,
+            write_timeout_ms: 15_000,
             uplink_queue_bytes_max: plan.uplink_queue_bytes_max,
             rekey: RekeyPolicy {
                 frames: plan.rekey_frames,

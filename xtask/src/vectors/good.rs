@@ -363,6 +363,13 @@ fn from_gateway(gateway: &mut Sender) -> anyhow::Result<()> {
     )?;
     gateway.send("GROUP_DOWN", Body::GroupDown { group: GROUP })?;
     gateway.send(
+        "CREDIT of 8,192 bytes",
+        Body::Credit {
+            group: GROUP,
+            bytes: 8_192,
+        },
+    )?;
+    gateway.send(
         "SYNC of an end that remembers",
         Body::Sync(Sync {
             fresh: false,
@@ -446,6 +453,10 @@ pub(super) fn fields(body: &Body<'_>) -> BTreeMap<&'static str, Value> {
         ),
         Body::Ack { group, ack } => (8, vec![("group", json!(group.0)), ("ack", json!(ack))]),
         Body::GroupDown { group } => (9, vec![("group", json!(group.0))]),
+        Body::Credit { group, bytes } => {
+            let fields = vec![("group", json!(group.0)), ("bytes", json!(bytes))];
+            (13, fields)
+        }
         Body::Attach => (10, vec![]),
         Body::SideOpen => (11, vec![]),
         Body::Side { cid, secret } => (

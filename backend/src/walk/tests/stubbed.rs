@@ -122,7 +122,7 @@ impl Rig {
         self.stub.take_records(&mut |_, _, records| {
             let mut run = records.as_slice();
             while let Some((session, record)) = uplink::next(&mut run).unwrap() {
-                let Record::Data(body) = record else {
+                let (Record::Data(body) | Record::Latest { body, .. }) = record else {
                     continue;
                 };
                 match Body::decode(body).unwrap() {

@@ -114,6 +114,16 @@ impl Process {
         self.signal(Signal::HUP);
     }
 
+    /// Stops it where it stands, until `thaw`.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
     fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
         kill_process(pid.expect("a pid"), signal).expect("our own child");

@@ -9,7 +9,7 @@ use protocol::reason::{CloseReason, DropReason};
 use socket2::{Domain, Socket, Type};
 
 use crate::cluster::metrics::Calm;
-use crate::cluster::player::Honest;
+use crate::cluster::player::{Honest, percentile};
 use crate::cluster::raw::{Raw, message};
 use crate::cluster::{Cluster, PATIENCE, Settings};
 
@@ -150,11 +150,15 @@ fn what_may_be_lost_is_lost_and_counted_until_the_client_reads_again() {
     let honest = Honest::start(&cluster);
     let mut calm = Calm::before(&cluster);
     let mut raw = narrow(&cluster, "dozing");
-    let lost = || cluster.metrics("gateway").drops(DropReason::SendQueueFull);
+    let metrics = || cluster.metrics("gateway");
+    let unread = || metrics().drops(DropReason::SendQueueFull);
+    // It has heard of no credit, and the game is slower than it is.
+    let untaken = || metrics().drops(DropReason::UplinkFull);
+    let lost = || unread() + untaken();
     let body = message(MessageKind::Message, Lane::Unreliable, 0, 0, &noise());
     let end = Instant::now() + PATIENCE;
     let mut sent = 0;
-    while lost() == 0 {
+    while unread() == 0 {
         assert!(Instant::now() < end, "nothing lost of {sent}");
         for _ in 0..20 {
             let frame = raw.seal(0, &body);
@@ -186,10 +190,71 @@ fn what_may_be_lost_is_lost_and_counted_until_the_client_reads_again() {
         .expect("a socket");
     raw.round_trip(b"awake");
     assert_eq!(received + lost(), sent);
-    calm.dropped(DropReason::SendQueueFull, lost());
+    calm.dropped(DropReason::SendQueueFull, unread());
+    calm.dropped(DropReason::UplinkFull, untaken());
     calm.check();
     raw.logout();
     calm.closed(CloseReason::LoggedOut, 1);
+    calm.check();
+    honest.finish();
+}
+
+/// Clients in the crowd that reads nothing.
+const THOUSAND: usize = 1_000;
+
+/// What may wait for one of them.
+const QUEUE_BYTES: u64 = 65_536;
+
+const NARROW: Settings = &[
+    "limits.frames_per_second=0",
+    "limits.bytes_per_second=0",
+    "limits.send_queue_bytes=65536",
+    "limits.sessions_max=4000",
+];
+
+#[test]
+fn a_thousand_that_do_not_read_cost_their_queues_and_nobody_else() {
+    let cluster = Cluster::start(NARROW, &[], &[]);
+    let honest = Honest::start(&cluster);
+    let mut calm = Calm::before(&cluster);
+    let mut raws: Vec<_> = (0..THOUSAND)
+        .map(|index| narrow(&cluster, &format!("stalled-{index}")))
+        .collect();
+    let before_bytes = cluster.gateway.rss_bytes();
+    let lost = || cluster.metrics("gateway").drops(DropReason::SendQueueFull);
+    let body = message(MessageKind::Message, Lane::Unreliable, 0, 0, &noise());
+    honest.take_latencies();
+    let end = Instant::now() + PATIENCE;
+    let (mut sent, mut rss_bytes) = (0, 0);
+    let mut honest_latencies = Vec::new();
+    // Until for most of them there is no room any more.
+    while lost() < THOUSAND as u64 {
+        assert!(Instant::now() < end, "{} lost of {sent}", lost());
+        for raw in &mut raws {
+            let frame = raw.seal(0, &body);
+            raw.send(&frame);
+            sent += 1;
+        }
+        // No faster than the game sends it back, so that it is the clients who are too slow.
+        honest_latencies.extend(honest.round_trips(1));
+        rss_bytes = rss_bytes.max(cluster.gateway.rss_bytes());
+    }
+    let latencies = honest_latencies;
+    let (count, p99) = (latencies.len(), percentile(latencies, 99));
+    println!(
+        "{sent} sent, {before_bytes} bytes before, {rss_bytes} at most; p99 {p99:?} of {count}"
+    );
+    let allowed_bytes = before_bytes + THOUSAND as u64 * QUEUE_BYTES + MEMORY_SLACK_BYTES;
+    assert!(rss_bytes <= allowed_bytes, "{rss_bytes} > {allowed_bytes}");
+    assert!(p99 < Duration::from_secs(1), "{p99:?}");
+    drop(raws);
+    cluster.wait_metric("gateway", "sallyport_gateway_sessions", |sessions| {
+        sessions == 1
+    });
+    calm.tolerate(DropReason::SendQueueFull);
+    calm.tolerate(DropReason::UplinkFull);
+    calm.tolerate(DropReason::SessionAway);
+    calm.closed(CloseReason::PeerClosed, THOUSAND as u64);
     calm.check();
     honest.finish();
 }

@@ -157,7 +157,12 @@ impl Rig {
     pub fn say(&mut self, body: &[u8]) {
         let session = self.sessions.last().copied().unwrap_or(SessionId(1));
         let mut record = Vec::new();
-        uplink::encode(session, &Record::Data(body), &mut record);
+        // The odd ones with a key, which only some kinds may have.
+        let said = match body.len() % 2 {
+            1 => Record::Latest { key: 1, body },
+            _ => Record::Data(body),
+        };
+        uplink::encode(session, &said, &mut record);
         if self.game_is_up && record.len() <= protocol::limits::RECORD_BYTES_MAX {
             self.shard.handle_uplink_records(self.now, GAME, &record);
         }

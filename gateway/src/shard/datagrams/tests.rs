@@ -352,7 +352,7 @@ fn ids_are_given_again_with_another_generation_and_no_more_than_there_are() {
     assert!(events[0].contains("Full"), "{events:?}");
     first.client.logout(world.now.time);
     first.exchange(&mut world);
-    first.pass(&mut world, 1_100);
+    first.pass(&mut world, 3_100);
     assert_eq!(world.shard.connections(), 0);
     assert!(side(&world).cids.is_empty() && side(&world).inits.is_empty());
     let third = Peer::login(&mut world, 3);
@@ -378,7 +378,7 @@ fn who_logs_out_from_a_new_address_hears_of_it_there() {
         "{events:?}"
     );
     assert!(peer.counts.1 < 100, "{:?}", peer.counts);
-    peer.pass(&mut world, 1_000);
+    peer.pass(&mut world, 3_000);
     assert_eq!(world.shard.connections.iter().flatten().count(), 0);
 }
 
@@ -411,7 +411,7 @@ fn an_init_above_a_limit_of_its_network_is_lost_or_told_and_leaves_nothing() {
         let first = world.shard.connections.iter().flatten().next();
         let first = first.map(|connection| connection.id).expect("one");
         world.shard.close(world.now, first, CloseReason::Kicked);
-        world.pass(2_000);
+        world.pass(4_000);
         sent(&mut world);
         Peer::login(&mut world, 3);
     }

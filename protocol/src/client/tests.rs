@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::body::Sync;
+use crate::frame::FLAG_COMPRESSED;
 use crate::frame::{FLAG_HANDSHAKE, FLAG_KEY_PHASE, write_crc};
 use crate::handshake::{self, StaticKey};
 use crate::ids::Incarnation;

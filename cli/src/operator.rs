@@ -1,13 +1,12 @@
 //! `sallyport admin`: asks the admin port of a running process.
 //!
-//! Owns the HTTP of the asking side and what is printed. What is asked for is checked by who is
-//! asked. Invariant: an exchange is bounded in time and bytes.
+//! Owns the words of the requests and what is printed. What is asked for is checked by who is
+//! asked.
 
-use std::io::{Read as _, Write as _};
-use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Error, bail};
+use loadtest::admin::AdminUrl;
 use serde_json::{Map, Value, json};
 
 use crate::Verdict;
@@ -15,10 +14,7 @@ use crate::args::{AdminArguments, AdminCommand, WhomArguments};
 use crate::keys;
 use crate::output::say;
 
-/// Bytes of an answer: all bans there can be.
-const ANSWER_BYTES_MAX: u64 = 8 << 20;
-
-/// Longest wait for each step; above what the asked side waits for its own roles.
+/// Longest wait for a connection, and for the answer after it; above what the asked side waits for its own roles.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs the command. `Wrong`: what was asked for cannot be, such as lifting a ban that is none.
@@ -27,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Nobody answers there, the token is wrong, or the request makes no sense.
 pub fn run(arguments: &AdminArguments) -> anyhow::Result<Verdict> {
     let port = Port {
-        authority: authority(&arguments.url)?,
+        url: AdminUrl::parse(&arguments.url).map_err(Error::msg)?,
         token: match &arguments.token_file {
             Some(path) => Some(keys::read_admin_token(path)?),
             None => None,
@@ -75,21 +71,9 @@ fn body_of(whom: &WhomArguments) -> Map<String, Value> {
     given.collect()
 }
 
-/// `HOST:PORT` of an `http://` URL.
-fn authority(url: &str) -> anyhow::Result<String> {
-    let rest = url
-        .strip_prefix("http://")
-        .with_context(|| format!("`{url}`: must begin with http:// (admin ports speak no TLS)"))?;
-    let authority = rest.trim_end_matches('/');
-    if authority.is_empty() || authority.contains(['/', '?', '#', '@', ' ']) {
-        bail!("`{url}`: must be http://HOST:PORT");
-    }
-    Ok(authority.to_owned())
-}
-
 /// An admin port.
 struct Port {
-    authority: String,
+    url: AdminUrl,
     token: Option<String>,
 }
 
@@ -110,38 +94,18 @@ impl Port {
                 eprintln!("error: {}", body.trim_end());
                 Ok(None)
             }
-            401 => bail!("{}: it wants a token: --token-file", self.authority),
-            _ => bail!("{}: {status}: {}", self.authority, body.trim_end()),
+            401 => bail!("it wants a token: --token-file"),
+            _ => bail!("{status}: {}", body.trim_end()),
         }
     }
 
-    /// One request. HTTP/1.0, so that the answer ends with the connection.
-    fn exchange(&self, method: &str, path: &str, body: &str) -> anyhow::Result<(u16, String)> {
-        let at = || format!("http://{}/{path}", self.authority);
-        let address = self.authority.to_socket_addrs().with_context(at)?.next();
-        let address = address.with_context(|| format!("{}: no such address", self.authority))?;
-        let mut socket = TcpStream::connect_timeout(&address, TIMEOUT).with_context(at)?;
-        socket.set_read_timeout(Some(TIMEOUT))?;
-        socket.set_write_timeout(Some(TIMEOUT))?;
-        let authorization = self.token.as_ref().map_or(String::new(), |token| {
-            format!("Authorization: Bearer {token}\r\n")
-        });
-        let request = format!(
-            "{method} /{path} HTTP/1.0\r\nHost: {}\r\n{authorization}\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            self.authority,
-            body.len()
-        );
-        socket.write_all(request.as_bytes()).with_context(at)?;
-        let mut answer = Vec::new();
-        socket
-            .take(ANSWER_BYTES_MAX)
-            .read_to_end(&mut answer)
-            .with_context(at)?;
-        let answer = String::from_utf8_lossy(&answer);
-        let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
-        let status = status.with_context(|| format!("{}: the answer is not HTTP", at()))?;
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        Ok((status, body.to_owned()))
+    fn exchange(&self, method: &str, what: &str, body: &str) -> anyhow::Result<(u16, String)> {
+        let token = self.token.as_deref();
+        let answer = self.url.ask(method, what, body, token, TIMEOUT);
+        let answer = answer.map_err(Error::msg)?;
+        Ok((
+            answer.status,
+            String::from_utf8_lossy(&answer.body).into_owned(),
+        ))
     }
 }

@@ -1,5 +1,5 @@
-//! Reads `/stats` and `/metrics` of the server's admin ports: a minimal HTTP/1.1 GET, bounded
-//! in time and bytes, and the few figures of the answers that a report needs.
+//! Asks admin ports: a minimal HTTP/1.1 exchange, bounded in time and bytes, and the few figures
+//! of `/stats` and `/metrics` that a report needs.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-/// Bytes of an answer, head included.
-const ANSWER_BYTES_MAX: u64 = 1 << 20;
-/// Longest wait for a connection, and for the whole answer after it.
+/// Bytes of an answer, head included: all bans that there can be.
+const ANSWER_BYTES_MAX: u64 = 8 << 20;
+/// Longest wait of a report for a connection, and for the whole answer after it.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where an admin port is.
@@ -77,11 +77,35 @@ impl AdminUrl {
     }
 
     fn fetch(&self, what: &str, token: Option<&str>) -> Result<Vec<u8>, String> {
-        self.exchange(what, token)
+        let answer = self.ask("GET", what, "", token, TIMEOUT)?;
+        good(answer).map_err(|problem| self.failed(what, &problem))
+    }
+
+    /// One exchange; `body` is JSON, or empty. `timeout` is for the connection, and for the
+    /// whole answer after it.
+    ///
+    /// # Errors
+    /// There is no answer of HTTP. What went wrong, for people.
+    pub fn ask(
+        &self,
+        method: &str,
+        what: &str,
+        body: &str,
+        token: Option<&str>,
+        timeout: Duration,
+    ) -> Result<Answer, String> {
+        self.exchange(method, what, body, token, timeout)
             .map_err(|problem| self.failed(what, &problem))
     }
 
-    fn exchange(&self, what: &str, token: Option<&str>) -> Result<Vec<u8>, String> {
+    fn exchange(
+        &self,
+        method: &str,
+        what: &str,
+        body: &str,
+        token: Option<&str>,
+        timeout: Duration,
+    ) -> Result<Answer, String> {
         let text = |error: std::io::Error| error.to_string();
         let address = self
             .authority
@@ -89,22 +113,27 @@ impl AdminUrl {
             .map_err(text)?
             .next()
             .ok_or("the name has no address")?;
-        let mut socket = TcpStream::connect_timeout(&address, TIMEOUT).map_err(text)?;
-        socket.set_write_timeout(Some(TIMEOUT)).map_err(text)?;
+        let mut socket = TcpStream::connect_timeout(&address, timeout).map_err(text)?;
+        socket.set_write_timeout(Some(timeout)).map_err(text)?;
         let authorization = token.map_or(String::new(), |token| {
             format!("Authorization: Bearer {token}\r\n")
         });
+        let content = match body.len() {
+            0 => String::new(),
+            bytes => format!("Content-Type: application/json\r\nContent-Length: {bytes}\r\n"),
+        };
         let request = format!(
-            "GET {}/{what} HTTP/1.1\r\nHost: {}\r\n{authorization}Connection: close\r\n\r\n",
+            "{method} {}/{what} HTTP/1.1\r\nHost: {}\r\n{authorization}{content}\
+             Connection: close\r\n\r\n{body}",
             self.path, self.authority
         );
         socket.write_all(request.as_bytes()).map_err(text)?;
-        let deadline = Instant::now() + TIMEOUT;
+        let deadline = Instant::now() + timeout;
         let mut answer = Vec::new();
         let mut chunk = [0; 16_384];
         loop {
-            if let Some(body) = parse(&answer)? {
-                return Ok(body);
+            if let Some(answer) = parse(&answer)? {
+                return Ok(answer);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -144,30 +173,40 @@ enum Framing {
     ToEnd,
 }
 
-/// The head of an answer: where its body starts and how it ends; `None` while
+/// An answer of an admin port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Of HTTP.
+    pub status: u16,
+    /// Whole.
+    pub body: Vec<u8>,
+}
+
+/// The body of a good answer.
+fn good(answer: Answer) -> Result<Vec<u8>, String> {
+    match answer.status {
+        200 => Ok(answer.body),
+        code @ (401 | 403) => Err(format!("{code}: it wants a token (--admin-token-file)")),
+        code => Err(format!(
+            "it answers {code}; is this an admin port of sallyport?"
+        )),
+    }
+}
+
+/// The head of an answer: its status, where its body starts and how it ends; `None` while
 /// it is incomplete.
-fn head(answer: &[u8]) -> Result<Option<(usize, Framing)>, String> {
+fn head(answer: &[u8]) -> Result<Option<(u16, usize, Framing)>, String> {
     let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else {
         return Ok(None);
     };
     let head = std::str::from_utf8(&answer[..end]).map_err(|_| "the answer is not HTTP")?;
     let mut lines = head.split("\r\n");
-    let status = lines.next().unwrap_or_default();
-    let code = status
+    let status = lines
+        .next()
+        .unwrap_or_default()
         .strip_prefix("HTTP/1.")
-        .and_then(|rest| rest.split(' ').nth(1))
+        .and_then(|rest| rest.split(' ').nth(1)?.parse().ok())
         .ok_or("the answer is not HTTP")?;
-    match code {
-        "200" => {}
-        "401" | "403" => {
-            return Err(format!("{code}: it wants a token (--admin-token-file)"));
-        }
-        _ => {
-            return Err(format!(
-                "it answers {code}; is this an admin port of sallyport?"
-            ));
-        }
-    }
     let mut framing = Framing::ToEnd;
     for (name, value) in lines.filter_map(|line| line.split_once(':')) {
         let value = value.trim();
@@ -182,26 +221,30 @@ fn head(answer: &[u8]) -> Result<Option<(usize, Framing)>, String> {
             framing = Framing::Chunked;
         }
     }
-    Ok(Some((end + 4, framing)))
+    Ok(Some((status, end + 4, framing)))
 }
 
-/// The body, if it is complete.
-fn parse(answer: &[u8]) -> Result<Option<Vec<u8>>, String> {
-    let Some((start, framing)) = head(answer)? else {
+/// The answer, if it is complete.
+fn parse(answer: &[u8]) -> Result<Option<Answer>, String> {
+    let Some((status, start, framing)) = head(answer)? else {
         return Ok(None);
     };
     let body = &answer[start..];
-    match framing {
-        Framing::Length(length) => Ok(body.get(..length).map(<[u8]>::to_vec)),
-        Framing::Chunked => chunks(body),
-        Framing::ToEnd => Ok(None),
-    }
+    let body = match framing {
+        Framing::Length(length) => body.get(..length).map(<[u8]>::to_vec),
+        Framing::Chunked => chunks(body)?,
+        Framing::ToEnd => None,
+    };
+    Ok(body.map(|body| Answer { status, body }))
 }
 
-/// The body, when the server has closed.
-fn parse_to_end(answer: &[u8]) -> Result<Vec<u8>, String> {
+/// The answer, when the server has closed.
+fn parse_to_end(answer: &[u8]) -> Result<Answer, String> {
     match head(answer)? {
-        Some((start, Framing::ToEnd)) => Ok(answer[start..].to_vec()),
+        Some((status, start, Framing::ToEnd)) => Ok(Answer {
+            status,
+            body: answer[start..].to_vec(),
+        }),
         _ => Err(String::from("it closed in the middle of its answer")),
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
-use super::{AdminUrl, parse, parse_to_end};
+use super::{AdminUrl, Answer, good, parse, parse_to_end};
 
 const JSON: &str =
     r#"{"roles":{"gateway":{"engine":"uring","cpu_seconds":1.5,"rss_bytes":1048576,"other":{}}}}"#;
@@ -32,6 +32,13 @@ fn urls_are_taken_apart_or_refused() {
     }
 }
 
+fn whole() -> Answer {
+    Answer {
+        status: 200,
+        body: JSON.as_bytes().to_vec(),
+    }
+}
+
 #[test]
 fn each_framing_is_understood_and_a_part_is_not_the_whole() {
     let length = format!(
@@ -46,22 +53,22 @@ fn each_framing_is_understood_and_a_part_is_not_the_whole() {
     );
     for answer in [length, chunked] {
         let answer = answer.as_bytes();
-        assert_eq!(parse(answer), Ok(Some(JSON.as_bytes().to_vec())));
+        assert_eq!(parse(answer), Ok(Some(whole())));
         for end in 0..answer.len() - 7 {
             assert_eq!(parse(&answer[..end]), Ok(None), "{end}");
         }
     }
     let to_end = format!("HTTP/1.0 200 OK\r\n\r\n{JSON}");
     assert_eq!(parse(to_end.as_bytes()), Ok(None));
-    assert_eq!(
-        parse_to_end(to_end.as_bytes()),
-        Ok(JSON.as_bytes().to_vec())
-    );
+    assert_eq!(parse_to_end(to_end.as_bytes()), Ok(whole()));
 }
 
 #[test]
 fn refusals_say_what_to_do() {
-    let problem = |answer: &str| parse(answer.as_bytes()).expect_err("a refusal");
+    let problem = |answer: &str| {
+        let read = parse_to_end(answer.as_bytes());
+        read.and_then(good).expect_err("a refusal")
+    };
     assert!(problem("HTTP/1.1 401 Unauthorized\r\n\r\n").contains("--admin-token-file"));
     assert!(problem("HTTP/1.1 404 Not Found\r\n\r\n").contains("admin port"));
     assert!(problem("SSH-2.0-x\r\n\r\n").contains("not HTTP"));

@@ -43,12 +43,15 @@ fn a_game_at_a_tenth_of_its_speed_slows_only_those_who_talk_to_it() {
         &[],
     );
     let mut calm = Calm::before(&cluster);
-    let mut players: Vec<_> = (0..PLAYERS)
-        .map(|index| (Player::login(&cluster, &format!("slowed-{index}")), 1))
-        .collect();
-    for (player, _) in &mut players {
-        player.round_trip(b"up");
-    }
+    let numbers: Vec<_> = (0..PLAYERS).collect();
+    let mut players: Vec<_> = std::thread::scope(|scope| {
+        let some = numbers.chunks(PLAYERS / THREADS);
+        let threads: Vec<_> = some
+            .map(|some| scope.spawn(|| enter(&cluster, some)))
+            .collect();
+        let entered = threads.into_iter().map(|it| it.join().expect("players"));
+        entered.flatten().collect()
+    });
     let before_bytes = cluster.gateway.rss_bytes();
     cluster.gateway.forget_peak();
     let how = [
@@ -97,13 +100,26 @@ fn a_game_at_a_tenth_of_its_speed_slows_only_those_who_talk_to_it() {
             "{round_trip_us} µs for a PING"
         );
     }
-    for (player, _) in players {
-        player.logout();
-    }
+    std::thread::scope(|scope| {
+        while !players.is_empty() {
+            let some = players.split_off(players.len() - PLAYERS / THREADS);
+            scope.spawn(|| some.into_iter().for_each(|(player, _)| player.logout()));
+        }
+    });
     // Acknowledgements that crossed CLOSE.
     calm.tolerate(DropReason::AfterClose);
     calm.closed(CloseReason::LoggedOut, PLAYERS as u64 + 30);
     calm.check();
+}
+
+/// Some of the players log in, and have said one thing.
+fn enter(cluster: &Cluster, numbers: &[usize]) -> Vec<(Player, usize)> {
+    let enter = |number: &usize| {
+        let mut player = Player::login(cluster, &format!("slowed-{number}"));
+        player.round_trip(b"up");
+        (player, 1)
+    };
+    numbers.iter().map(enter).collect()
 }
 
 /// Some of the players send as much as they may until `done`, and wait until all is answered.

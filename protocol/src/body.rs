@@ -154,6 +154,17 @@ pub fn is_direct(body: &[u8]) -> bool {
     }
 }
 
+/// The group of an encoded message of the sequenced lane, of which this is the start; not of
+/// those of channels, which each have numbers of their own.
+pub fn sequenced_group(body: &[u8]) -> Option<GroupId> {
+    match *body {
+        [MESSAGE, bits, low, high, ..] if bits & LANE_MASK == Lane::Sequenced as u8 => {
+            Some(GroupId(u16::from_le_bytes([low, high])))
+        }
+        _ => None,
+    }
+}
+
 /// A LOGIN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Login<'a> {

@@ -13,10 +13,12 @@ use protocol::reason::{CloseReason, DropReason};
 use protocol::time::Now;
 use protocol::uplink::{self, Record};
 
-use super::backlog::{Key, Waiting};
+use super::backlog::Key;
 use super::connection::Binding;
+use super::slow::{Outgoing, Way};
 use super::uplinks::{CENTER, Uplink};
 use super::{Action, Notice, Shard};
+use crate::engine::ConnId;
 
 /// The shortest lease, ms, that a shard takes from center. Below it renewals
 /// would follow each other without a pause.
@@ -341,57 +343,74 @@ impl Shard {
             self.counters.drop_frame(DropReason::WrongGroup);
             return;
         };
-        let waits = lane != Lane::Reliable && connection.is_behind(&self.config);
-        if !waits && !connection.make_room(bytes.len(), &self.config, &self.counters) {
-            if lane == Lane::Reliable {
-                self.close(now, id, CloseReason::SlowConsumer);
-            } else {
-                self.counters.drop_frame(DropReason::SendQueueFull);
-            }
-            return;
-        }
-        if connection.is_stream() && connection.out.capacity() == 0 {
-            connection.out = self.buffers.take();
-        }
-        match message {
+        let (flags, head, rest) = match message {
             Some((head_bytes, payload)) => {
-                let (flags, payload) =
-                    compressed(payload, self.config.compress_bytes_min, &mut self.scratch);
+                let bytes_min = self.config.compress_bytes_min;
+                let (flags, payload) = compressed(payload, bytes_min, &mut self.scratch);
                 if payload.len() > PAYLOAD_BYTES_MAX {
                     self.counters.drop_frame(DropReason::BadRecord);
                     return;
                 }
-                let head = &bytes[..head_bytes];
-                if lane != Lane::Reliable && connection.push_beside(now.time, flags, head, payload)
-                {
-                    self.counters.side_messages_sent.add(1);
-                    return self.list_datagrams(id);
-                }
-                if waits {
-                    let key = key.map(|key| Key { group, key });
-                    let body = [head, payload].concat().into();
-                    let header_bytes = head.len() as u8;
-                    let message = Waiting {
-                        key,
-                        flags,
-                        header_bytes,
-                        body,
-                    };
-                    return connection.wait(message, &self.config, &self.counters);
-                }
-                connection.seal_encoded(now.time, flags, head, payload);
+                (flags, &bytes[..head_bytes], payload)
             }
-            None => {
-                connection.seal_encoded(now.time, 0, bytes, &[]);
-                if let (Body::Sync(_), Some(bytes)) = (body, binding.credit.told()) {
-                    // SYNC has lifted it.
-                    connection.seal(now.time, &Body::Credit { group, bytes });
-                    self.counters.frames_sent.add(1);
-                    self.counters.credits_told.add(1);
-                }
-            }
+            None => (0, bytes, &[][..]),
+        };
+        let outgoing = Outgoing {
+            lane,
+            key: key.map(|key| Key { group, key }),
+            flags,
+            head,
+            rest,
+        };
+        let buffers = &mut self.buffers;
+        let way = connection.take(now.time, &outgoing, &self.config, &self.counters, buffers);
+        if let (Way::Stream, Body::Sync(_), Some(bytes)) = (&way, body, binding.credit.told()) {
+            // SYNC has lifted it.
+            connection.seal(now.time, &Body::Credit { group, bytes });
+            self.counters.frames_sent.add(1);
+            self.counters.credits_told.add(1);
         }
-        self.counters.frames_sent.add(1);
-        self.list_for_send(id);
+        self.send_on(now, id, way);
+    }
+
+    /// Sends a client a body in two pieces, its head and the rest, as its lane demands.
+    pub(super) fn deliver(
+        &mut self,
+        now: Now,
+        id: ConnId,
+        lane: Lane,
+        flags: u8,
+        head: &[u8],
+        rest: &[u8],
+    ) {
+        let Some(connection) = Self::at(&mut self.connections, id) else {
+            return;
+        };
+        let outgoing = Outgoing {
+            lane,
+            key: None,
+            flags,
+            head,
+            rest,
+        };
+        let buffers = &mut self.buffers;
+        let way = connection.take(now.time, &outgoing, &self.config, &self.counters, buffers);
+        self.send_on(now, id, way);
+    }
+
+    /// What a connection has taken goes on its way.
+    fn send_on(&mut self, now: Now, id: ConnId, way: Way) {
+        match way {
+            Way::Stream => {
+                self.counters.frames_sent.add(1);
+                self.list_for_send(id);
+            }
+            Way::Beside => {
+                self.counters.side_messages_sent.add(1);
+                self.list_datagrams(id);
+            }
+            Way::Backlog | Way::Lost => {}
+            Way::TooSlow => self.close(now, id, CloseReason::SlowConsumer),
+        }
     }
 }

@@ -6,7 +6,12 @@
 
 use std::collections::VecDeque;
 
+use protocol::body::sequenced_group;
 use protocol::ids::GroupId;
+
+/// Messages that wait for one client: a second of a busy game's. It bounds a look at all of them,
+/// which each one costs as it comes and as it leaves.
+const MESSAGES_MAX: usize = 256;
 
 /// What two messages have in common of which only the newer one is worth sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +71,8 @@ impl Backlog {
         self.waiting.len()
     }
 
-    /// Takes a message in. One of the same key gives it its place, which costs a look at all
-    /// of them; for any other the oldest make room, until `bytes_max` are kept.
+    /// Takes a message in. One of the same key gives it its place; for any other the oldest make
+    /// room, until `bytes_max` are kept, and no more than `MESSAGES_MAX`.
     pub fn push(&mut self, message: Waiting, bytes_max: usize) -> Displaced {
         let mut displaced = Displaced::default();
         self.bytes += message.body.len();
@@ -87,10 +92,10 @@ impl Backlog {
         displaced
     }
 
-    /// Drops the oldest until at most so many bytes are kept; how many messages those were.
+    /// Drops the oldest until at most so many bytes are kept, and messages; how many messages those were.
     pub fn shrink(&mut self, bytes_max: usize) -> u64 {
         let mut dropped = 0;
-        while self.bytes > bytes_max && self.pop().is_some() {
+        while (self.bytes > bytes_max || self.len() > MESSAGES_MAX) && self.pop().is_some() {
             dropped += 1;
         }
         dropped
@@ -108,12 +113,14 @@ impl Backlog {
     /// it, which the client would then pass over. So the first one leaves with the lowest
     /// number of its lane, and whoever had that gets its own.
     fn take_lowest_number(&mut self, first: &mut Waiting) {
-        let lane = |it: &Waiting| (it.body[1], it.body[2], it.body[3]);
-        let of_lane = lane(first);
+        let group = sequenced_group(&first.body);
+        if group.is_none() {
+            return;
+        }
         let number = first.number();
         let behind = self.waiting.iter_mut();
         let lowest = behind
-            .filter(|it| lane(it) == of_lane)
+            .filter(|it| sequenced_group(&it.body) == group)
             .min_by_key(|it| it.number().wrapping_sub(number) as i32);
         if let Some(lowest) = lowest.filter(|it| (it.number().wrapping_sub(number) as i32) < 0) {
             let (front, back) = (&mut first.body[NUMBER], &mut lowest.body[NUMBER]);

@@ -24,7 +24,7 @@ use protocol::limits::{
     ATTRIBUTES_MAX, CHANNEL_HEADER_BYTES, CHANNELS_PER_SESSION_MAX, DATAGRAM_BYTES_MAX,
     PAYLOAD_BYTES_MAX,
 };
-use protocol::reason::{CloseReason, DropReason};
+use protocol::reason::DropReason;
 use protocol::time::Now;
 use protocol::uplink::Sessions;
 use rustc_hash::FxHashMap;
@@ -99,10 +99,8 @@ struct FanOut {
 
 #[derive(Debug)]
 enum What {
-    Key {
-        id: u32,
-        key: Key,
-    },
+    /// A CHANNEL that gives a key.
+    Key(Vec<u8>),
     Message {
         header: ChannelHeader,
         filter: Filter,
@@ -118,7 +116,7 @@ enum What {
 impl FanOut {
     fn bytes(&self) -> usize {
         let what = match &self.what {
-            What::Key { .. } => 0,
+            What::Key(notice) => notice.len(),
             What::Message { body, frame, .. } => {
                 body.len() + frame.as_ref().map_or(0, |frame| frame.len())
             }
@@ -263,15 +261,15 @@ impl Shard {
             return self.counters.drop_frame(DropReason::BadRecord);
         }
         let head = &body[..header.encoded_bytes()];
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let (flags, payload) = compressed(payload, self.config.compress_bytes_min, &mut scratch);
+        let bytes_min = self.config.compress_bytes_min;
+        let (flags, payload) = compressed(payload, bytes_min, &mut self.scratch);
+        let payload = payload.to_vec();
         for id in sessions.iter() {
             match self.bound(at, id) {
-                Some((conn, _)) => self.deliver(now, conn, header.lane, flags, head, payload),
+                Some((conn, _)) => self.deliver(now, conn, header.lane, flags, head, &payload),
                 None => self.counters.drop_frame(DropReason::SessionGone),
             }
         }
-        self.scratch = scratch;
     }
 
     pub(super) fn handle_publish(&mut self, now: Now, at: usize, filter: &Filter, body: &[u8]) {
@@ -355,11 +353,18 @@ impl Shard {
         entry.sealer = Some(ChannelSealer::new(id, key.clone(), now.time, policy));
         entry.is_stale = false;
         self.counters.channel_epochs.add(1);
+        let members = entry.members.clone();
+        let notice = ChannelNotice::Key {
+            id,
+            key: &key.0,
+            sequence: 0,
+        };
+        let group = self.group_of(usize::from(place.0));
         let fan_out = FanOut {
             at: place,
-            members: entry.members.clone(),
+            members,
             next: 0,
-            what: What::Key { id, key },
+            what: What::Key(encoded(group, place.1, notice)),
         };
         self.begin_fan_out(now, fan_out);
     }
@@ -416,15 +421,7 @@ impl Shard {
         let group = group.map_or(GroupId(0), |index| self.config.groups[index].group);
         let channel = fan_out.at.1;
         match &fan_out.what {
-            What::Key { id: name, key } => {
-                let (key, sequence) = (&key.0, 0);
-                let notice = ChannelNotice::Key {
-                    id: *name,
-                    key,
-                    sequence,
-                };
-                self.notify(now, id, group, channel, notice);
-            }
+            What::Key(notice) => self.deliver(now, id, Lane::Reliable, 0, notice, &[]),
             What::Message {
                 header,
                 filter,
@@ -465,7 +462,8 @@ impl Shard {
             // What must not get lost is the reliable lane's of the datagrams.
             return lane != Lane::Reliable && self.queue_shared(id, frame);
         }
-        if !connection.make_room(frame.len(), &self.config, &self.counters) {
+        let waits = lane != Lane::Reliable && connection.is_behind(&self.config);
+        if waits || !connection.make_room(frame.len(), &self.config, &self.counters) {
             // What becomes of it is decided where every other message's is.
             return false;
         }
@@ -505,13 +503,7 @@ impl Shard {
         channel: ChannelId,
         notice: ChannelNotice<'_>,
     ) {
-        let body = Body::Channel {
-            group,
-            channel,
-            notice,
-        };
-        let mut bytes = Vec::with_capacity(64);
-        body.encode(&mut bytes);
+        let bytes = encoded(group, channel, notice);
         self.deliver(now, id, Lane::Reliable, 0, &bytes, &[]);
     }
 
@@ -577,40 +569,17 @@ impl Shard {
     fn count_channels(&self) {
         self.counters.channels.set(self.channels.table.len() as u64);
     }
+}
 
-    /// Sends a client a body in two pieces, its head and the rest, as its lane demands.
-    pub(super) fn deliver(
-        &mut self,
-        now: Now,
-        id: ConnId,
-        lane: Lane,
-        flags: u8,
-        head: &[u8],
-        rest: &[u8],
-    ) {
-        let Some(connection) = Self::at(&mut self.connections, id) else {
-            return;
-        };
-        let bytes = head.len() + rest.len();
-        if !connection.make_room(bytes, &self.config, &self.counters) {
-            if lane == Lane::Reliable {
-                self.close(now, id, CloseReason::SlowConsumer);
-            } else {
-                self.counters.drop_frame(DropReason::SendQueueFull);
-            }
-            return;
-        }
-        if connection.is_stream() && connection.out.capacity() == 0 {
-            connection.out = self.buffers.take();
-        }
-        if lane != Lane::Reliable && connection.push_beside(now.time, flags, head, rest) {
-            self.counters.side_messages_sent.add(1);
-            return self.list_datagrams(id);
-        }
-        connection.seal_encoded(now.time, flags, head, rest);
-        self.counters.frames_sent.add(1);
-        self.list_for_send(id);
-    }
+fn encoded(group: GroupId, channel: ChannelId, notice: ChannelNotice<'_>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(64);
+    let body = Body::Channel {
+        group,
+        channel,
+        notice,
+    };
+    body.encode(&mut bytes);
+    bytes
 }
 
 impl Connection {

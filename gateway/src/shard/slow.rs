@@ -4,11 +4,13 @@
 //! It closes nobody. Invariant: no more than `send_queue_bytes_max` waits for a client; what is
 //! reliable takes the room of what may get lost.
 
+use protocol::body::Lane;
+use protocol::buffers::Buffers;
 use protocol::reason::DropReason;
 use protocol::time::{Now, Time};
 
 use super::ShardConfig;
-use super::backlog::{Displaced, Waiting};
+use super::backlog::{Displaced, Key, Waiting};
 use super::connection::Connection;
 use crate::counters::Counters;
 
@@ -22,7 +24,78 @@ fn leave(counters: &Counters, messages: u64) {
     counters.backlog_messages.set(waiting - messages);
 }
 
+/// A body for a client, in two pieces.
+#[derive(Debug)]
+pub(super) struct Outgoing<'a> {
+    pub(super) lane: Lane,
+    /// Where only the latest counts.
+    pub(super) key: Option<Key>,
+    /// Of its frame.
+    pub(super) flags: u8,
+    pub(super) head: &'a [u8],
+    pub(super) rest: &'a [u8],
+}
+
+/// What has become of one.
+#[derive(Debug)]
+pub(super) enum Way {
+    /// It is sealed behind what waits.
+    Stream,
+    /// It goes by the path of datagrams beside the stream.
+    Beside,
+    /// It waits until what is sealed has left.
+    Backlog,
+    /// There is no room, and it may get lost.
+    Lost,
+    /// There is no room, and it may not.
+    TooSlow,
+}
+
 impl Connection {
+    /// Takes a body, as its lane demands and the client's pace allows.
+    pub(super) fn take(
+        &mut self,
+        now: Time,
+        outgoing: &Outgoing<'_>,
+        config: &ShardConfig,
+        counters: &Counters,
+        buffers: &mut Buffers,
+    ) -> Way {
+        let &Outgoing {
+            lane,
+            key,
+            flags,
+            head,
+            rest,
+        } = outgoing;
+        let may_wait = lane != Lane::Reliable && self.is_behind(config);
+        if !may_wait && !self.make_room(head.len() + rest.len(), config, counters) {
+            if lane == Lane::Reliable {
+                return Way::TooSlow;
+            }
+            counters.drop_frame(DropReason::SendQueueFull);
+            return Way::Lost;
+        }
+        if lane != Lane::Reliable && self.push_beside(now, flags, head, rest) {
+            return Way::Beside;
+        }
+        if may_wait {
+            let message = Waiting {
+                key,
+                flags,
+                header_bytes: head.len() as u8,
+                body: [head, rest].concat().into(),
+            };
+            self.wait(message, config, counters);
+            return Way::Backlog;
+        }
+        if self.is_stream() && self.out.capacity() == 0 {
+            self.out = buffers.take();
+        }
+        self.seal_encoded(now, flags, head, rest);
+        Way::Stream
+    }
+
     /// Whether what may get lost is to wait.
     pub(super) fn is_behind(&self, config: &ShardConfig) -> bool {
         // Datagrams leave, or get lost, by themselves.
@@ -53,7 +126,7 @@ impl Connection {
     }
 
     /// Keeps a message until what is on its way has left.
-    pub(super) fn wait(&mut self, message: Waiting, config: &ShardConfig, counters: &Counters) {
+    fn wait(&mut self, message: Waiting, config: &ShardConfig, counters: &Counters) {
         let room = config
             .send_queue_bytes_max
             .saturating_sub(self.sealed_bytes());

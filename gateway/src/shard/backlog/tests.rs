@@ -68,3 +68,28 @@ fn what_is_larger_than_all_room_is_dropped_with_all_before_it() {
     );
     assert_eq!((backlog.len(), backlog.bytes()), (0, 0));
 }
+
+#[test]
+fn no_more_wait_than_a_look_at_all_of_them_may_cost() {
+    let mut backlog = Backlog::default();
+    let count = MESSAGES_MAX as u32 + 3;
+    for number in 1..=count {
+        backlog.push(message(Some(number), number, 0), usize::MAX);
+    }
+    let left: Vec<_> = all(&mut backlog)
+        .iter()
+        .map(|(number, _)| *number)
+        .collect();
+    assert_eq!(left, (4..=count).collect::<Vec<_>>());
+}
+
+#[test]
+fn numbers_of_channels_are_their_own() {
+    let mut backlog = Backlog::default();
+    for number in [9, 5] {
+        let mut waiting = message(None, number, 0);
+        waiting.body[0] = 20;
+        backlog.push(waiting, 1_000);
+    }
+    assert_eq!(all(&mut backlog), [(9, 0), (5, 0)]);
+}

@@ -30,9 +30,11 @@
 
 mod bans;
 mod claims;
+mod door;
 mod holdings;
 mod ledger;
 mod moves;
+mod queue;
 mod shards;
 mod tokens;
 mod users;
@@ -52,8 +54,10 @@ use crate::journal::{Batch, RECORD_BYTES_MAX};
 use crate::link::{LinkFault, LinkId, check_hello};
 use bans::Bans;
 pub use bans::{Ban, BanError, BanKey};
+pub use door::DoorSettings;
 use ledger::{ENTRY_BYTES_MAX, Entry, TOKEN_BYTES};
 pub use ledger::{LedgerError, Recovered, ShardKey, TokenUse};
+use queue::{Queue, Returning};
 use shards::Shards;
 use tokens::UsedTokens;
 use users::Users;
@@ -110,6 +114,8 @@ pub struct CenterSettings {
     pub lease_ms: u32,
     /// Sessions at a time.
     pub sessions_max: usize,
+    /// Who is let in, and who waits.
+    pub door: DoorSettings,
 }
 
 /// What has happened since the start, and how things stand.
@@ -127,6 +133,16 @@ pub struct CenterCounts {
     pub refused_full: u64,
     /// Claims refused because of a ban.
     pub refused_banned: u64,
+    /// Claims refused because their account took its place over another connection.
+    pub refused_place_taken: u64,
+    /// Claims that had to wait in the queue, each connection once.
+    pub queued: u64,
+    /// Of those who waited, so many that were let in.
+    pub admitted: u64,
+    /// How long these waited in all, ms.
+    pub waited_ms: u64,
+    /// Changes of position that were told.
+    pub places_told: u64,
     /// Claims whose client or link went away before the answer.
     pub claims_abandoned: u64,
     /// Sessions released by their shard.
@@ -169,6 +185,10 @@ pub struct CenterCounts {
     pub orphans: u64,
     /// Shards now, those without a link included.
     pub shards: u64,
+    /// Players who wait in the queue now.
+    pub queue: u64,
+    /// Places in it that are kept for those who are not connected.
+    pub queue_away: u64,
     /// Claims waiting now.
     pub claims_waiting: u64,
     /// Bans now.
@@ -237,6 +257,10 @@ pub struct Center {
     settings: CenterSettings,
     users: Users,
     shards: Shards,
+    queue: Queue,
+    returning: Returning,
+    /// When center was called last.
+    now: Now,
     tokens: UsedTokens,
     bans: Bans,
     session_next: u64,
@@ -289,6 +313,9 @@ impl Center {
             },
             users: Users::new(settings.sessions_max),
             shards: Shards::default(),
+            queue: Queue::new(settings.door.places_max, settings.door.forgiven_ms),
+            returning: Returning::new(settings.door.returning_ms),
+            now,
             tokens,
             bans: Bans::new(recovered.bans),
             session_next: recovered.sessions_below,
@@ -327,6 +354,8 @@ impl Center {
             sessions: self.users.len() as u64,
             orphans: self.users.orphans() as u64,
             shards: self.shards.len() as u64,
+            queue: self.queue.len() as u64,
+            queue_away: self.queue.away() as u64,
             claims_waiting: self.waiting.len() as u64,
             bans: self.bans.len() as u64,
             tokens: self.tokens.len() as u64,
@@ -359,6 +388,7 @@ impl Center {
         hello: &ShardHello,
     ) -> Result<(), LinkFault> {
         check_hello(hello)?;
+        self.now = now;
         let key = ShardKey {
             gateway: hello.gateway.as_str().into(),
             shard: ShardId(hello.shard),
@@ -368,9 +398,10 @@ impl Center {
             return Err(LinkFault::Full);
         }
         let lease_until = self.lease_end(now.time);
+        let logins = self.settings.door.credit(0);
         let linked = self
             .shards
-            .link_up(&key, link, hello.resume_ms, lease_until);
+            .link_up(&key, link, hello.resume_ms, lease_until, logins);
         if linked.is_new {
             self.journal(&Entry::Attached(key));
         }
@@ -387,6 +418,7 @@ impl Center {
                 group: 0,
                 wants_address: false,
                 lease_ms: self.settings.lease_ms,
+                wants_load: self.settings.door.busy_permille_max > 0,
             }),
         );
         self.tell_networks(now, link);
@@ -407,7 +439,8 @@ impl Center {
             // A link that was closed a moment ago: what still arrives of it says nothing.
             return Ok(());
         };
-        match message.message {
+        self.now = now;
+        let outcome = match message.message {
             Some(to_backend::Message::Hello(_)) => Err(LinkFault::Hello),
             Some(to_backend::Message::Claim(claim)) => self.handle_claim(now, link, index, claim),
             Some(to_backend::Message::Release(release)) => {
@@ -422,14 +455,20 @@ impl Center {
                 Ok(())
             }
             Some(to_backend::Message::Abandon(abandon)) => {
-                self.handle_abandon(link, index, abandon.claim);
+                self.handle_abandon(now, link, index, &abandon);
                 Ok(())
             }
             Some(to_backend::Message::Update(update)) => self.handle_update(index, update),
             Some(to_backend::Message::Seek(seek)) => self.handle_seek(link, index, &seek),
             Some(to_backend::Message::Move(wanted)) => self.handle_move(now, link, index, &wanted),
+            Some(to_backend::Message::Load(load)) => {
+                self.handle_load(index, &load);
+                Ok(())
+            }
             None => Err(LinkFault::Unreadable),
-        }
+        };
+        self.admit(now);
+        outcome
     }
 
     /// A link is gone. Its shard keeps its sessions until its lease has run out.
@@ -446,6 +485,7 @@ impl Center {
         let Some(in_flight) = self.in_flight.take_if(|in_flight| in_flight.id == batch) else {
             return;
         };
+        self.now = now;
         self.ready = true;
         self.fences_durable_below = in_flight.fences_below;
         self.counts.batches += 1;
@@ -481,6 +521,7 @@ impl Center {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.now = now;
         self.tokens.forget(now.unix_ms);
         for index in self.shards.overdue(now.time) {
             self.lose_lease(now, index);
@@ -498,6 +539,7 @@ impl Center {
             self.degraded = Some(now.time.after_ms(DEGRADED_RETRY_MS));
         }
         self.look_at_waiting(now);
+        self.tell_places(now);
     }
 
     /// The next message to send.
@@ -544,10 +586,17 @@ impl Center {
     pub fn poll_timeout(&self) -> Option<Time> {
         let restart = self.restart.as_ref().map(|restart| restart.until);
         let orphan = self.users.next_orphan();
-        [self.shards.earliest(), restart, self.degraded, orphan]
-            .into_iter()
-            .flatten()
-            .min()
+        let queue = self.queue.next();
+        [
+            self.shards.earliest(),
+            restart,
+            self.degraded,
+            orphan,
+            queue,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Puts an entry into the open batch. Where it does not fit, the batch becomes a rewrite,

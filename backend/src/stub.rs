@@ -212,6 +212,7 @@ impl<G: Game> Stub<G> {
             group: u32::from(settings.group.0),
             wants_address: settings.wants_address,
             lease_ms: 0,
+            wants_load: false,
         };
         let message = ToShard {
             message: Some(to_shard::Message::Hello(hello)),

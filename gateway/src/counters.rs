@@ -140,6 +140,8 @@ counters! {
     sessions: "gauge", "sallyport_gateway_sessions";
     /// Sessions that wait for their client to come back.
     sessions_parked: "gauge", "sallyport_gateway_sessions_parked";
+    /// Clients that wait in center's queue.
+    queued: "gauge", "sallyport_gateway_queued";
     /// Connections accepted.
     accepted: "counter", "sallyport_gateway_accepted_total";
     /// Handshakes of TLS done.

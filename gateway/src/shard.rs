@@ -32,6 +32,7 @@ mod limiting;
 pub mod look;
 mod moves;
 mod quality;
+mod queue;
 mod resume;
 mod session;
 mod side;
@@ -69,6 +70,7 @@ pub use datagrams::DatagramConfig;
 use datagrams::DatagramSide;
 #[cfg(any(test, feature = "testing"))]
 pub use footprint::Footprint;
+use queue::Report;
 use resume::Parking;
 use uplinks::Uplink;
 use wheel::Wheel;
@@ -223,6 +225,10 @@ pub struct Shard {
     moves: BTreeMap<u64, PendingMove>,
     /// The next number of a claim, a seek or a move.
     next_claim: u64,
+    /// Connections that wait in center's queue.
+    queued: usize,
+    /// When center is told next how busy this shard is.
+    report: Report,
     /// Networks from which nobody may connect.
     banned: BannedNetworks,
     channels: channels::Channels,
@@ -296,6 +302,8 @@ impl Shard {
             seeks: BTreeMap::new(),
             moves: BTreeMap::new(),
             next_claim: 1,
+            queued: 0,
+            report: Report::default(),
             banned: BannedNetworks::default(),
             channels: channels::Channels::default(),
             uplinks,
@@ -391,8 +399,7 @@ impl Shard {
         }
         // Before the bound of all: a network that floods must not be told that we are full.
         self.enter_accepted(now, connection)?;
-        let before_login = self.connections_open - self.sessions.len();
-        if before_login > self.config.connections_before_login_max {
+        if self.before_login() > self.config.connections_before_login_max {
             return Err(CloseReason::Full);
         }
         self.check_network(now, connection.peer)?;
@@ -464,6 +471,7 @@ impl Shard {
             }
         }
         self.handle_lease(now);
+        self.report_load(now);
         self.expire_seeks(now);
         self.expire_parked(now);
         self.grant_credits(now);
@@ -502,6 +510,11 @@ impl Shard {
             Phase::Login | Phase::Resuming(_) => (
                 connection.since.after_ms(u64::from(login_timeout_ms)),
                 CloseReason::LoginTimeout,
+            ),
+            // Past login, but for the session: as patient as with one.
+            Phase::Claiming(ref pending) if pending.place.is_some() => (
+                connection.heard_at.after_ms(u64::from(idle_timeout_ms)),
+                CloseReason::IdleTimeout,
             ),
             Phase::Claiming(_) | Phase::Moving(_) => (
                 connection.since.after_ms(u64::from(login_timeout_ms)),
@@ -600,6 +613,7 @@ impl Shard {
             self.wheel.next(),
             pauses,
             self.lease_deadline(),
+            self.report.next(),
             self.parking.next(),
             self.next_seek(),
             self.datagram_deadline(),

@@ -63,6 +63,9 @@ pub const CONNECT_TIMEOUT_MS: u64 = 10_000;
 pub const CONNECT_PHASE_MS: u64 = 30_000;
 /// See [`CONNECT_PHASE_MS`].
 pub const CONNECT_PHASE_MS_A_CLIENT: u64 = 5;
+/// How long, ms, clients wait in the queue without one of them being told that it moves: twice
+/// the longest pause between two positions.
+const QUEUE_MS: u64 = 60_000;
 /// How long, ms, after the last login groups may take to come up.
 pub const GROUP_UP_MS: u64 = 15_000;
 /// How long, ms, nothing may be missing before the drain ends: a doubled reply
@@ -143,6 +146,14 @@ struct Slot {
     hearer: Option<Box<Hearer>>,
     /// In `reconnect-storm` and `mixed`.
     storm: Option<Box<Return>>,
+    /// Waits in the gateway's queue.
+    waits: bool,
+}
+
+/// An attempt to connect is over: how many fewer are in flight. One that `waits` in the gateway's
+/// queue was none of them.
+fn landed(waits: &mut bool) -> u32 {
+    u32::from(!std::mem::take(waits))
 }
 
 impl Slot {
@@ -265,6 +276,7 @@ impl Fleet {
             walker: None,
             hearer: None,
             storm: plan.cut_every_ms.map(|_| Box::default()),
+            waits: false,
         });
         Self {
             issuer,
@@ -501,6 +513,9 @@ impl Fleet {
             now,
         };
         call(client, &mut self.shared, &mut judge);
+        if seen.queued {
+            self.wait_in_queue(index, now);
+        }
         if seen.logged_in {
             self.enter(index, now);
         }

@@ -26,6 +26,7 @@ const ATTACH: u8 = 10;
 const SIDE_OPEN: u8 = 11;
 const SIDE: u8 = 12;
 const CREDIT: u8 = 13;
+const QUEUE: u8 = 14;
 const CHANNEL: u8 = 15;
 const MESSAGE: u8 = 16;
 const REQUEST: u8 = 17;
@@ -196,6 +197,17 @@ pub struct Sync {
     pub base: u32,
 }
 
+/// A QUEUE: where a client is that waits to be let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueuePosition {
+    /// From 1.
+    pub position: u32,
+    /// Until it is let in, about, seconds; `u32::MAX`: nobody knows.
+    pub seconds: u32,
+    /// How many wait.
+    pub of: u32,
+}
+
 /// A decoded body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body<'a> {
@@ -256,6 +268,8 @@ pub enum Body<'a> {
         /// What its keys come from.
         secret: &'a [u8; SECRET_BYTES],
     },
+    /// The client waits to be let in; its LOGIN was good.
+    Queue(QueuePosition),
     /// Of a channel: membership, keys and numbers.
     Channel {
         /// The publisher's group.
@@ -385,6 +399,14 @@ impl<'a> Body<'a> {
                     secret: r.array()?,
                 }
             }
+            QUEUE => {
+                r.zero()?;
+                Self::Queue(QueuePosition {
+                    position: r.u32()?,
+                    seconds: r.u32()?,
+                    of: r.u32()?,
+                })
+            }
             CHANNEL => channel::decode_notice(&mut r)?,
             CHANNEL_MESSAGE => channel::decode_message(&mut r)?,
             other => return Err(BadBody::UnknownKind(other)),
@@ -475,6 +497,12 @@ impl<'a> Body<'a> {
             Self::ChannelMessage { header, payload } => {
                 header.encode(out);
                 out.extend_from_slice(payload);
+            }
+            Self::Queue(queue) => {
+                out.extend_from_slice(&[QUEUE, 0]);
+                for field in [queue.position, queue.seconds, queue.of] {
+                    out.extend_from_slice(&field.to_le_bytes());
+                }
             }
             Self::Message { header, payload } => {
                 header.encode(out);

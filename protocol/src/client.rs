@@ -32,7 +32,7 @@ use self::side::SidePath;
 use self::tickets::Tickets;
 pub use self::wire::compressed;
 use self::wire::{Connection, StreamWire, Wire, seal_encoded};
-use crate::body::{Body, ChannelHeader, Lane, Login, MessageHeader, MessageKind};
+use crate::body::{Body, ChannelHeader, Lane, Login, MessageHeader, MessageKind, QueuePosition};
 use crate::buffers::Buffers;
 use crate::check::{self, ClockOffset};
 use crate::cipher::{Opener, RekeyPolicy, Sealer};
@@ -93,6 +93,9 @@ pub struct Shared {
 pub enum Event<'a> {
     /// Logged in.
     LoggedIn(SessionId),
+    /// Login is good, and others come before: where this client waits now. `LoggedIn` follows by
+    /// itself.
+    Queued(QueuePosition),
     /// Back in its session, in a new connection.
     Resumed(SessionId),
     /// The session has ended without LOGOUT, or nothing leads back to it: what
@@ -180,6 +183,8 @@ pub struct Client {
     tickets: Tickets,
     /// What the gateway asked for when it closed.
     retry_after_ms: u32,
+    /// It waits to be let in, and may for hours.
+    is_queued: bool,
     /// What the gateway said when it closed.
     close_text: Box<str>,
     /// How the connection was set up, where it is one of datagrams.
@@ -218,6 +223,7 @@ impl Client {
             session: SessionId(0),
             tickets: Tickets::default(),
             retry_after_ms: 0,
+            is_queued: false,
             close_text: Box::default(),
             setup: None,
             side: SidePath::default(),
@@ -241,6 +247,7 @@ impl Client {
         self.started_at = now;
         self.heard_at = now;
         self.retry_after_ms = 0;
+        self.is_queued = false;
         self.close_text = Box::default();
         Ok(())
     }
@@ -579,6 +586,10 @@ impl Client {
     fn session_timeout(&self) -> Option<Time> {
         match &self.state {
             State::Closed => None,
+            State::Login(connection) if self.is_queued => {
+                let idle_ms = connection.parameters.idle_timeout_ms;
+                Some(self.ping_at.min(self.heard_at.after_ms(u64::from(idle_ms))))
+            }
             State::Hello(_) | State::Login(_) => Some(self.login_deadline()),
             State::Up(connection) => {
                 let parameters = &connection.parameters;
@@ -599,14 +610,16 @@ impl Client {
     pub fn handle_timeout(&mut self, now: Time, events: &mut impl FnMut(Event<'_>)) {
         let login_deadline = self.login_deadline();
         self.handle_datagram_timeout(now);
+        let is_queued = self.is_queued;
         match &mut self.state {
             State::Closed => {}
-            State::Hello(_) | State::Login(_) => {
+            State::Hello(_) | State::Login(_) if !is_queued => {
                 if now >= login_deadline {
                     self.close(Closed::ByClient(CloseReason::LoginTimeout), events);
                 }
             }
-            State::Up(connection) => {
+            State::Hello(_) => {}
+            State::Login(connection) | State::Up(connection) => {
                 let parameters = connection.parameters;
                 if now
                     >= self

@@ -91,6 +91,7 @@ close_reasons! {
     LinkLost = 47, "link_lost", Ours, "the backend lost the gateway for longer than it waits";
     Banned = 50, "banned", Nobody, "the account, the device or the network is banned";
     UpgradeRequired = 51, "upgrade_required", Nobody, "this version of the game client is not served; get another one";
+    PlaceTaken = 52, "place_taken", Nobody, "the account took its place in the queue over another connection";
     Superseded = 60, "superseded", Nobody, "the session goes on in another connection";
     Replaced = 61, "replaced", Nobody, "the account logged in anew while nobody held the session";
     NotResumed = 62, "not_resumed", Nobody, "nobody came back to the session in time";
@@ -115,6 +116,7 @@ impl CloseReason {
                 | Self::LinkLost
                 | Self::Banned
                 | Self::UpgradeRequired
+                | Self::PlaceTaken
                 | Self::Superseded
                 | Self::Replaced
                 | Self::NotResumed

@@ -221,6 +221,8 @@ class Connection:
         self.sealer = self.opener = self.peer_clock = None
         self.events = deque()
         self.received_kinds = {}
+        # The positions in the queue that it was told before it was let in.
+        self.queued = []
         self.untimely = 0
         self.input = bytearray()
         self.output = bytearray()
@@ -308,6 +310,8 @@ class Connection:
             if fields["stamp"] == self.asked:
                 self.asked = None
                 self.measure((self.stamp(now_ms) - fields["stamp"]) & 0xFFFFFFFF)
+        elif kind == wire.QUEUE and self.session is None:
+            self.queued.append(fields["position"])
         elif self.session is None or kind in (wire.LOGIN, wire.LOGOUT, wire.REQUEST):
             raise wire.Refused("unknown_kind", f"{kind} at this moment")
         elif kind == wire.SYNC:

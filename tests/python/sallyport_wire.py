@@ -57,7 +57,7 @@ FRESH, OLD, FUTURE = "fresh", "old", "future"
 
 LOGIN, LOGIN_OK, LOGOUT, CLOSE, PING, PONG, SYNC, ACK, GROUP_DOWN, ATTACH = range(1, 11)
 CREDIT = 13
-CHANNEL = 15
+QUEUE, CHANNEL = 14, 15
 MESSAGE, REQUEST, REPLY, ERROR, CHANNEL_MESSAGE = range(16, 21)
 CREDIT_UNLIMITED = 0xFFFFFFFF
 RELIABLE, UNRELIABLE, SEQUENCED = range(3)
@@ -461,6 +461,7 @@ FIXED = {
     GROUP_DOWN: (struct.Struct("<xH"), ("group",)),
     ATTACH: (struct.Struct("<x"), ()),
     CREDIT: (struct.Struct("<xHI"), ("group", "bytes")),
+    QUEUE: (struct.Struct("<xIII"), ("position", "seconds", "of")),
 }
 SYNC_LAYOUT = struct.Struct("<BHQII")
 CLOSE_LAYOUT = struct.Struct("<xHI")

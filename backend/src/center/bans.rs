@@ -142,9 +142,13 @@ impl Center {
             _ if ban.is_over(now.unix_ms) => {}
             BanKey::Account(account) => {
                 let session = self.users.by_account(account).map(|user| user.session);
+                self.turn_away(account, &ban.text);
                 self.end_banned(session, &ban.text);
             }
             BanKey::Device(device) => {
+                for account in self.queue.of_device(device) {
+                    self.turn_away(&account, &ban.text);
+                }
                 let sessions = self.users.of_device(device);
                 self.end_banned(sessions, &ban.text);
             }

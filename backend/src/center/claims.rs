@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use protocol::control::{Claim, ClaimGranted, ClaimRefusal, ClaimRefused, to_shard};
+use protocol::control::{Abandon, Claim, ClaimGranted, ClaimRefusal, ClaimRefused, to_shard};
 use protocol::ids::{Fence, SessionId};
 use protocol::limits::{ACCOUNT_BYTES_MAX, LABEL_BYTES_MAX, TOKEN_ID_BYTES_MAX};
 use protocol::reason::CloseReason;
@@ -36,6 +36,7 @@ impl Center {
         {
             return Err(LinkFault::Claim);
         }
+        Self::check_place(&claim)?;
         ticket_of(&claim.ticket)?;
         let Some(shard) = self.shards.by_index_mut(index) else {
             return Ok(());
@@ -55,14 +56,20 @@ impl Center {
         Ok(())
     }
 
+    /// Whether something can be decided now: everybody has told what it holds, and the open batch
+    /// has room.
+    pub(super) fn can_decide(&self) -> bool {
+        self.degraded.is_none()
+            && self.restart.is_none()
+            && self.open_claims.len() < CLAIMS_PER_BATCH_MAX
+    }
+
     /// Decides on the waiting claims in order, as far as the open batch has room.
     pub(super) fn look_at_waiting(&mut self, now: Now) {
         self.tokens.forget(now.unix_ms);
-        while self.degraded.is_some()
-            || (self.restart.is_none() && self.open_claims.len() < CLAIMS_PER_BATCH_MAX)
-        {
+        while self.degraded.is_some() || self.can_decide() {
             let Some(WaitingClaim { link, claim }) = self.waiting.pop_front() else {
-                return;
+                break;
             };
             let Some(index) = self.shards.by_link(link) else {
                 continue;
@@ -79,6 +86,7 @@ impl Center {
                 self.refuse(link, number, refusal);
             }
         }
+        self.admit(now);
     }
 
     pub(super) fn decide(
@@ -100,25 +108,62 @@ impl Center {
             shard: key.shard,
             claim: claim.claim,
         };
-        if self
-            .tokens
-            .is_used_by_another(now.unix_ms, &claim.token_id, &used)
+        // The token of a claim that had its place before a restart was used up for that.
+        if claim.place == 0
+            && self
+                .tokens
+                .is_used_by_another(now.unix_ms, &claim.token_id, &used)
         {
             return Err(ClaimRefusal::TokenReused);
         }
-        if self.tokens.is_full() || !self.has_room() {
+        // A login in place of the account's own session makes them no more.
+        let is_online = self.users.by_account(&claim.account).is_some();
+        let waits = !is_online && self.must_wait(shard, &claim);
+        if waits && !self.queue.takes(&claim.account) {
+            return Err(ClaimRefusal::Full);
+        }
+        if self.tokens.is_full() || !(waits || self.has_room()) {
             return Err(ClaimRefusal::Full);
         }
         // From here on the token is used up, whatever comes out: the first claim that names it
         // consumes it, so a copy of it is worthless.
-        let token_id: Arc<str> = claim.token_id.into();
-        self.tokens.insert(&token_id, used);
-        let id = &token_id;
-        self.journal(&Entry::Token { used, id });
+        if claim.place == 0 {
+            let token_id: Arc<str> = claim.token_id.as_str().into();
+            self.tokens.insert(&token_id, used);
+            let id = &token_id;
+            self.journal(&Entry::Token { used, id });
+        }
+        if waits {
+            self.enqueue(now, link, claim);
+            return Ok(());
+        }
+        self.seat(link, shard, claim)
+    }
+
+    /// Gives a claim whose token is used up a session, once that is on disk.
+    pub(super) fn seat(
+        &mut self,
+        link: LinkId,
+        shard: ShardIndex,
+        claim: Claim,
+    ) -> Result<(), ClaimRefusal> {
         if !self.replace_parked(&claim.account) {
             return Err(ClaimRefusal::AlreadyOnline);
         }
+        // Whoever gets in some other way waits no more.
+        if let Some(waiting) = self.queue.remove(&claim.account) {
+            self.refuse(waiting.link, waiting.claim.claim, ClaimRefusal::PlaceTaken);
+        }
+        self.take_login(shard);
         let (session, fence) = self.reserve();
+        if self.open_entries.is_empty() {
+            // Who waited has used its token up long ago, and yet is granted with a batch: one that
+            // comes after the reservation of these numbers.
+            self.journal(&Entry::Reserved {
+                sessions_below: self.reserved.0,
+                fences_below: self.reserved.1,
+            });
+        }
         let user = User {
             account: claim.account.into(),
             session,
@@ -142,7 +187,7 @@ impl Center {
             link,
             claim: claim.claim,
             session,
-            token_id,
+            token_id: claim.token_id.into(),
         });
         Ok(())
     }
@@ -238,6 +283,7 @@ impl Center {
         let (count, retry_after_ms) = match refusal {
             ClaimRefusal::TokenReused => (&mut self.counts.refused_token_reused, 0),
             ClaimRefusal::AlreadyOnline => (&mut self.counts.refused_already_online, 0),
+            ClaimRefusal::PlaceTaken => (&mut self.counts.refused_place_taken, 0),
             ClaimRefusal::Banned => (&mut self.counts.refused_banned, 0),
             ClaimRefusal::Full => (&mut self.counts.refused_full, FULL_RETRY_MS),
             ClaimRefusal::Degraded | ClaimRefusal::Unspecified => {
@@ -260,7 +306,18 @@ impl Center {
 
     /// The client of a waiting claim is gone. Clients give up in about the order
     /// in which they came, so the search ends near the front.
-    pub(super) fn handle_abandon(&mut self, link: LinkId, index: ShardIndex, claim: u64) {
+    pub(super) fn handle_abandon(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        index: ShardIndex,
+        abandon: &Abandon,
+    ) {
+        let claim = abandon.claim;
+        if self.queue.leave(now.time, link, claim, abandon.given_up) {
+            self.counts.claims_abandoned += 1;
+            return;
+        }
         let is_it = |waiting: &WaitingClaim| waiting.link == link && waiting.claim.claim == claim;
         let Some(at) = self.waiting.iter().position(is_it) else {
             return;
@@ -277,5 +334,6 @@ impl Center {
         let before = self.waiting.len();
         self.waiting.retain(|waiting| waiting.link != link);
         self.counts.claims_abandoned += (before - self.waiting.len()) as u64;
+        self.queue.leave_all(self.now.time, link);
     }
 }

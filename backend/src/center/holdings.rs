@@ -31,7 +31,9 @@ impl Center {
             let resume_ms = self.resume_ms_of(index);
             self.keep_or_end(now, session, resume_ms);
         } else {
-            self.users.remove(session);
+            if let Some(user) = self.users.remove(session) {
+                self.returning.insert(now.time, &user.account);
+            }
             self.counts.released += 1;
         }
     }

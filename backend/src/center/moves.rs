@@ -212,14 +212,17 @@ impl Center {
             let until = now.time.after_ms(u64::from(resume_ms));
             self.users.orphan(session, until);
         } else {
-            self.users.remove(session);
+            if let Some(user) = self.users.remove(session) {
+                self.returning.insert(now.time, &user.account);
+            }
             self.counts.sessions_lost += 1;
         }
     }
 
     /// Ends the sessions to whom nobody came back.
     pub(super) fn end_orphans(&mut self, now: Now) {
-        while self.users.end_orphan(now.time) {
+        while let Some(user) = self.users.end_orphan(now.time) {
+            self.returning.insert(now.time, &user.account);
             self.counts.orphans_ended += 1;
         }
     }
@@ -229,7 +232,7 @@ impl Center {
         if !self.users.is_full() {
             return true;
         }
-        let ended = self.users.end_orphan(Time(u64::MAX));
+        let ended = self.users.end_orphan(Time(u64::MAX)).is_some();
         self.counts.orphans_ended += u64::from(ended);
         ended
     }

@@ -33,6 +33,8 @@ pub(super) struct Shard {
     renewal: Option<u64>,
     /// Claims of its link that wait.
     pub(super) claims_waiting: usize,
+    /// Logins that it takes until it says again how busy it is.
+    pub(super) logins_left: u32,
 }
 
 impl Shard {
@@ -109,6 +111,7 @@ impl Shards {
         link: LinkId,
         resume_ms: u32,
         lease_until: Time,
+        logins_left: u32,
     ) -> LinkedUp {
         let known = self.by_key.get(key).copied();
         let index = known.unwrap_or_else(|| {
@@ -122,6 +125,7 @@ impl Shards {
                 list: None,
                 renewal: None,
                 claims_waiting: 0,
+                logins_left,
             })
         });
         let mut replaced = None;
@@ -131,6 +135,7 @@ impl Shards {
             shard.list = Some(HashSet::new());
             shard.renewal = None;
             shard.claims_waiting = 0;
+            shard.logins_left = logins_left;
         }
         if let Some(older) = replaced {
             self.by_link.remove(&older);

@@ -1,7 +1,8 @@
-//! Rules one by one; bans are in [`bans`], sessions that go to another shard in [`moves`],
+//! Rules one by one; bans are in [`bans`], the queue in [`door`], sessions that go to another shard in [`moves`],
 //! random histories in [`histories`].
 
 mod bans;
+mod door;
 mod histories;
 mod moves;
 
@@ -39,6 +40,7 @@ fn settings() -> CenterSettings {
         boot: 1,
         lease_ms: LEASE_MS,
         sessions_max: 4,
+        door: DoorSettings::OPEN,
     }
 }
 
@@ -732,7 +734,10 @@ fn an_abandoned_claim_does_not_take_the_place_of_the_next() {
     let b = rig.link(2, "b", 1, vec![]);
     rig.claim(b, 1, "ann", "t1");
     // Its client gave up while shard a was waited for, and came again.
-    let abandon = protocol::control::Abandon { claim: 1 };
+    let abandon = protocol::control::Abandon {
+        claim: 1,
+        given_up: false,
+    };
     rig.say(b, to_backend::Message::Abandon(abandon))
         .expect("a claim of its own");
     rig.claim(b, 2, "ann", "t2");

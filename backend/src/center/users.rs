@@ -186,13 +186,10 @@ impl Users {
         self.orphans.first().map(|(until, _)| *until)
     }
 
-    /// Removes the one that ends first, if that is by `until`. Whether there was one.
-    pub(super) fn end_orphan(&mut self, until: Time) -> bool {
+    /// Removes the one that ends first, if that is by `until`; that.
+    pub(super) fn end_orphan(&mut self, until: Time) -> Option<User> {
         let first = self.orphans.first().filter(|(at, _)| *at <= until);
-        let Some((_, session)) = first.copied() else {
-            return false;
-        };
-        self.remove(session);
-        true
+        let (_, session) = first.copied()?;
+        self.remove(session)
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backend::center::CenterSettings;
+use backend::center::{CenterSettings, DoorSettings};
 use backend::center_driver::{CenterConfig, CenterStartError, desk, drive_center, open_center};
 use backend::counters::CenterCounters;
 use backend::journal::{JournalEngine, probe};
@@ -32,6 +32,7 @@ fn config(dir: &Path, engine: Option<JournalEngine>) -> CenterConfig {
             boot: 77,
             lease_ms: 15_000,
             sessions_max: 100,
+            door: DoorSettings::OPEN,
         },
     }
 }

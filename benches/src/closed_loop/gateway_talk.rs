@@ -107,6 +107,7 @@ fn judge(event: Event<'_>, request: u32, payload: &[u8], heard: &mut io::Result<
         | Event::ChannelLeft(..)
         | Event::ChannelMessage(..)
         | Event::ChannelLost(..)
+        | Event::Queued(_)
         | Event::RoundTrip(_) => {}
     }
 }

@@ -37,12 +37,29 @@ pub struct CenterConfig {
     pub lease_ms: u64,
     /// Sessions in the user table.
     pub sessions_max: u32,
+    /// `sessions_online_max`: who comes beyond waits.
+    pub online_max: u32,
+    /// `admission.busy_percent`: a busier shard lets nobody in; 0: however busy.
+    pub busy_percent: u32,
+    /// `[queue]`.
+    pub queue: QueueConfig,
     /// How the journal is written.
     pub journal: JournalKind,
     /// `[admin]`.
     pub admin: AdminConfig,
     /// `[log]`.
     pub log: LogConfig,
+}
+
+/// `[queue]` of those who wait to be let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueConfig {
+    /// Places; 0: who would wait is refused.
+    pub places_max: u32,
+    /// How long a lost connection keeps its place.
+    pub forgiven_ms: u64,
+    /// How long after its end a session's player goes before others.
+    pub returning_ms: u64,
 }
 
 /// How the journal is written.
@@ -116,14 +133,36 @@ impl BackendListenConfig {
 impl CenterConfig {
     /// Reads all keys of the role.
     pub fn read(reader: &mut Reader<'_>) -> Self {
+        // A little over two full gateways, at about 750 bytes each.
+        let sessions_max = reader.integer32(key("sessions_max"), Some(250_000), 1..=10_000_000);
         Self {
             name: reader.name(key("name"), Some("center")),
             data_dir: reader.path(key("data_dir"), "data"),
             // Long enough for a center that restarts or a standby that takes
             // over; also how long an account waits when its gateway vanished.
             lease_ms: reader.integer(key("lease_ms"), Some(15_000), 1_000..=600_000),
-            // A little over two full gateways, at about 200 bytes each.
-            sessions_max: reader.integer32(key("sessions_max"), Some(250_000), 1..=10_000_000),
+            sessions_max,
+            // As many as there is room for, unless the games behind hold fewer.
+            online_max: reader.integer32(
+                key("sessions_online_max"),
+                Some(sessions_max),
+                1..=10_000_000,
+            ),
+            // At half of its time a shard still answers at once, and what the logins themselves
+            // and the play after them cost finds room.
+            busy_percent: reader.integer32(key("admission.busy_percent"), Some(50), 0..=100),
+            queue: QueueConfig {
+                // A popular evening; about 1 KiB each.
+                places_max: reader.integer32(key("queue.places_max"), Some(200_000), 0..=2_000_000),
+                // A tunnel, a changed network, an app that was put aside.
+                forgiven_ms: reader.integer(key("queue.forgiven_ms"), Some(60_000), 0..=3_600_000),
+                // Whoever was thrown out by a crash is back before those who come home.
+                returning_ms: reader.integer(
+                    key("queue.returning_ms"),
+                    Some(300_000),
+                    0..=86_400_000,
+                ),
+            },
             journal: reader.choice(
                 key("journal"),
                 "auto",

@@ -67,7 +67,8 @@ impl Files {
         })
     }
 
-    /// Writes center's configuration.
+    /// Writes center's configuration. However busy the shards are, clients are let in: a load
+    /// test is to find out what they can do.
     ///
     /// # Errors
     /// It cannot be written.
@@ -76,7 +77,8 @@ impl Files {
             "center.toml",
             &format!(
                 "role = \"center\"\nname = \"center\"\ndata_dir = \"center-data\"\n\n\
-             [listen]\nquic = \"127.0.0.1:0\"\ngateway_keys = [\"{}\"]\n",
+             [listen]\nquic = \"127.0.0.1:0\"\ngateway_keys = [\"{}\"]\n\n\
+             [admission]\nbusy_percent = 0\n",
                 self.gateway_identity
             ),
         )

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-use backend::center::CenterSettings;
+use backend::center::{CenterSettings, DoorSettings};
 use backend::center_driver::{self, CenterConfig as OpenCenterConfig, drive_center, open_center};
 use backend::chat::ChatGame;
 use backend::counters::{CenterCounters, GameCounters, Metric};
@@ -46,6 +46,13 @@ pub fn start_center(config: &CenterConfig) -> anyhow::Result<(Running, RoleView)
             boot: boot()?,
             lease_ms: u32::try_from(config.lease_ms).unwrap_or(u32::MAX),
             sessions_max: config.sessions_max as usize,
+            door: DoorSettings {
+                online_max: config.online_max as usize,
+                busy_permille_max: config.busy_percent * 10,
+                places_max: config.queue.places_max as usize,
+                forgiven_ms: config.queue.forgiven_ms,
+                returning_ms: config.queue.returning_ms,
+            },
         },
         desk: desk_end,
     };

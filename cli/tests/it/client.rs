@@ -2,6 +2,7 @@
 
 mod cut;
 mod quality;
+mod queue;
 mod refused;
 mod side;
 

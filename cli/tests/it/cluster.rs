@@ -209,6 +209,7 @@ impl Cluster {
                 "role = \"center\"\nname = \"center-1\"\ndata_dir = \"center-data\"\n\
                  [listen]\nquic = \"{ip}:7100\"\nidentity_file = \"center.identity\"\n\
                  gateway_keys = [\"{gateway_identity}\"]\n\
+                 [admission]\nbusy_percent = 0\n\
                  [admin]\nlisten = \"{ip}:7101\"\n"
             ),
         );

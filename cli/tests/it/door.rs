@@ -1,4 +1,4 @@
-//! Who is let in: bans, client versions.
+//! Who is let in: bans, client versions, the queue.
 
 use std::time::{Duration, Instant};
 
@@ -145,4 +145,110 @@ fn a_client_that_is_too_old_is_told_where_to_get_another() {
     let mut player = Player::connect_as(&cluster, token, 10, "");
     player.wait("login", |seen| seen.session.is_some() && seen.ups > 0);
     player.logout();
+}
+
+/// Center lets two play, and keeps the places of lost connections for a while.
+const CAPPED: &[&str] = &[
+    "sessions_online_max=2",
+    "queue.forgiven_ms=30000",
+    "queue.returning_ms=0",
+];
+
+fn position(player: &Player) -> Option<u32> {
+    player.seen.queued.last().map(|queued| queued.position)
+}
+
+/// A client that waits in the queue.
+fn waiting(cluster: &Cluster, account: &str) -> Player {
+    let mut player = Player::connect(cluster, cluster.token(account));
+    player.wait("a place in the queue", |seen| !seen.queued.is_empty());
+    player
+}
+
+#[test]
+fn players_beyond_the_cap_wait_on_their_connection_and_get_in_in_order() {
+    // A queued client is past login: neither the deadline of login nor the idle timeout ends it.
+    let settings = &[
+        "limits.handshake_timeout_ms=500",
+        "limits.login_timeout_ms=500",
+        "heartbeat.interval_ms=200",
+        "heartbeat.idle_timeout_ms=1500",
+    ];
+    let cluster = Cluster::start(settings, CAPPED, &[]);
+    let mut playing: Vec<_> = ["ann", "bob"]
+        .into_iter()
+        .map(|name| Player::login(&cluster, name))
+        .collect();
+    let mut queue: Vec<_> = (0..4)
+        .map(|number| waiting(&cluster, &format!("waits-{number}")))
+        .collect();
+    for (index, player) in queue.iter().enumerate() {
+        assert_eq!(position(player), Some(index as u32 + 1));
+    }
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(2_500) {
+        for player in playing.iter_mut().chain(&mut queue) {
+            player.pump();
+            assert_eq!(player.seen.closed, None);
+        }
+    }
+    assert_eq!(
+        cluster.metrics("gateway").value("sallyport_gateway_queued"),
+        4
+    );
+    // One loses its connection and comes back: its place is where it was, over UDP too.
+    queue[1].cut();
+    cluster.wait_metric("center", "sallyport_center_queue_away", |away| away == 1);
+    queue[1] = waiting(&cluster, "waits-1");
+    assert_eq!(position(&queue[1]), Some(2));
+    // A second connection of the account takes the place along.
+    let again = waiting(&cluster, "waits-1");
+    let taken = Closed::ByGateway(Some(CloseReason::PlaceTaken));
+    assert_eq!(std::mem::replace(&mut queue[1], again).wait_closed(), taken);
+
+    playing.remove(0).logout();
+    for next in 0..4 {
+        let mut player = queue.remove(0);
+        player.wait("its turn", |seen| seen.session.is_some() && seen.ups > 0);
+        player.round_trip(b"in at last");
+        for behind in &mut queue {
+            behind.pump();
+            assert_eq!(behind.seen.session, None, "not before {next}");
+        }
+        player.logout();
+    }
+    playing.remove(0).logout();
+    cluster.wait_metric("center", "sallyport_center_queue", |queue| queue == 0);
+    assert_eq!(
+        cluster.metrics("gateway").value("sallyport_gateway_queued"),
+        0
+    );
+}
+
+#[test]
+fn the_queue_outlives_a_restart_of_center_and_tells_who_moves_up() {
+    let mut cluster = Cluster::start(&[], CAPPED, &[]);
+    let ann = Player::login(&cluster, "ann");
+    let mut bob = Player::login(&cluster, "bob");
+    let mut first = waiting(&cluster, "first");
+    let mut second = waiting(&cluster, "second");
+    cluster.center.kill();
+    cluster.center.start();
+    cluster.wait_metric("center", "sallyport_center_sessions", |sessions| {
+        sessions == 2
+    });
+    cluster.wait_metric("center", "sallyport_center_queue", |queue| queue == 2);
+    ann.logout();
+    first.wait("its turn", |seen| seen.session.is_some());
+    second.wait("a better place", |seen| {
+        seen.queued
+            .last()
+            .is_some_and(|queued| queued.position == 1)
+    });
+    assert_eq!(second.seen.session, None);
+    bob.round_trip(b"noticed nothing");
+    bob.logout();
+    second.wait("its turn", |seen| seen.session.is_some());
+    first.logout();
+    second.logout();
 }

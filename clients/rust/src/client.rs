@@ -27,7 +27,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects and logs in. `tokens` is asked for a token whenever the client logs in, which is
+    /// Connects and logs in, or takes a place in the queue: then [`Event::Queued`] is the first event and
+    /// [`Event::LoggedIn`] says when it is in. `tokens` is asked for a token whenever the client logs in, which is
     /// now and when a session was lost; each is used once.
     ///
     /// Dropping the future ends the attempt. Needs a tokio runtime with I/O and time.
@@ -45,7 +46,7 @@ impl Client {
         let link = Arc::new(Link::new(State::new(config)));
         let task = tokio::spawn(drive::drive(Arc::clone(&link), transport, tokens));
         let client = Self { link, task };
-        client.link.reach(Phase::In).await;
+        client.link.reach(&[Phase::In, Phase::Waiting]).await;
         let over = client.link.with(|state, _| state.over().cloned());
         match over {
             Some(why) => Err(why),
@@ -142,7 +143,7 @@ impl Client {
     pub async fn logout(&self) -> Result<(), Error> {
         self.link.with(|state, _| state.log_out());
         self.link.to_task.notify_one();
-        let waited = tokio::time::timeout(LOGOUT_TIMEOUT, self.link.reach(Phase::Over)).await;
+        let waited = tokio::time::timeout(LOGOUT_TIMEOUT, self.link.reach(&[Phase::Over])).await;
         let over = self.link.with(|state, _| {
             if waited.is_err() {
                 state.end(Error::LeftAlone);

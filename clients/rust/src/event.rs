@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use protocol::body::Lane;
+use protocol::body::{Lane, QueuePosition};
 use protocol::ids::{ChannelId, GroupId, MessageId, SessionId};
 
 use crate::Error;
@@ -74,6 +74,11 @@ pub enum Event {
     /// Back, but in another session: the backends know nothing of the last one, and what waited
     /// in the outboxes is lost.
     NewSession(SessionId),
+    /// Others are let in before: where this client waits now, the last word only. `LoggedIn`
+    /// follows by itself; over a lost connection it keeps its place for a while.
+    Queued(QueuePosition),
+    /// Let in, after `Queued`.
+    LoggedIn(SessionId),
     /// It is over; nothing follows.
     Closed(Error),
 }

@@ -32,6 +32,8 @@
 //!         Event::Message(message) => println!("{} bytes", message.payload.len()),
 //!         Event::GroupUp(_) | Event::GroupDown(_) => {}
 //!         Event::Reconnecting { attempt, wait, why } => println!("{why}; {attempt} in {wait:?}"),
+//!         Event::Queued(queue) => println!("{} of {}", queue.position, queue.of),
+//!         Event::LoggedIn(_) => println!("let in"),
 //!         Event::Resumed(_) => println!("back, nothing was lost"),
 //!         Event::NewSession(_) => println!("back in a new session: load the game's state anew"),
 //!         Event::Closed(why) => println!("over: {why}"),
@@ -77,7 +79,7 @@ pub use client::{Client, Reply};
 pub use config::{Config, Transport};
 pub use error::{Error, Fault};
 pub use event::{ChannelMessage, Event, Message};
-pub use protocol::body::Lane;
+pub use protocol::body::{Lane, QueuePosition};
 pub use protocol::client::SendError;
 pub use protocol::ids::{ChannelId, GroupId, MessageId, SessionId};
 pub use protocol::limits::PAYLOAD_BYTES_MAX;

@@ -53,12 +53,12 @@ impl Link {
         outcome
     }
 
-    /// Waits until it is there, or over.
-    pub(crate) async fn reach(&self, wanted: Phase) {
+    /// Waits until it is in one of these, or over.
+    pub(crate) async fn reach(&self, wanted: &[Phase]) {
         let mut phase = self.phase.subscribe();
         // Fails only without a sender, and that is here.
         let _ = phase
-            .wait_for(|phase| *phase == wanted || *phase == Phase::Over)
+            .wait_for(|phase| wanted.contains(phase) || *phase == Phase::Over)
             .await;
     }
 

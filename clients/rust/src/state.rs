@@ -45,6 +45,8 @@ const COMPRESS_BYTES_MIN: usize = 256;
 pub(crate) enum Phase {
     /// Not in yet, for the first time.
     Arriving,
+    /// The same, in the queue.
+    Waiting,
     /// In a session.
     In,
     /// Without a connection.
@@ -278,7 +280,9 @@ impl State {
                 let wait = Duration::from_millis(wait_ms);
                 // Until the first login there is nobody to tell.
                 if self.seen.phase != Phase::Arriving {
-                    self.seen.phase = Phase::Away;
+                    if self.seen.phase != Phase::Waiting {
+                        self.seen.phase = Phase::Away;
+                    }
                     self.seen.push(Event::Reconnecting { attempt, wait, why });
                 }
                 return Some(wait);
@@ -369,8 +373,10 @@ impl Seen {
     fn handle(&mut self, now: Time, event: CoreEvent<'_>) {
         match event {
             CoreEvent::LoggedIn(session) => {
-                if self.phase != Phase::Arriving {
-                    self.push(Event::NewSession(session));
+                match self.phase {
+                    Phase::Arriving => {}
+                    Phase::Waiting => self.push(Event::LoggedIn(session)),
+                    _ => self.push(Event::NewSession(session)),
                 }
                 self.enter(now, session);
             }
@@ -400,6 +406,16 @@ impl Seen {
                     id: header.message,
                     payload: payload.to_vec(),
                 }));
+            }
+            CoreEvent::Queued(position) => {
+                if self.phase == Phase::Arriving {
+                    self.phase = Phase::Waiting;
+                }
+                // A newer position makes the last one worthless, so they do not pile up.
+                match self.events.back_mut() {
+                    Some(Event::Queued(last)) => *last = position,
+                    _ => self.push(Event::Queued(position)),
+                }
             }
             CoreEvent::RoundTrip(_) => {}
             CoreEvent::Closed(closed) => self.closed = Some(closed),

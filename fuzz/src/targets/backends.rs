@@ -1,7 +1,7 @@
 //! The inside of the cluster: a shard whose backends say what they like, center and a game's stub
 //! whose shards do. They are trusted, and yet none of them may take the others down.
 
-use backend::center::{Center, CenterSettings, Recovered};
+use backend::center::{Center, CenterSettings, DoorSettings, Recovered};
 use backend::link::LinkId;
 use backend::stub::{EchoGame, Stub, StubSettings};
 use gateway::engine::ConnId;
@@ -306,6 +306,7 @@ pub fn center(data: &[u8]) -> u64 {
         boot: 1,
         lease_ms: 1_000,
         sessions_max: SESSIONS_MAX,
+        door: DoorSettings::OPEN,
     };
     let mut center = Center::new(
         now,

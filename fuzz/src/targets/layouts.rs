@@ -6,8 +6,8 @@
 use gateway::testing;
 use prost::Message as _;
 use protocol::body::{
-    Body, ChannelHeader, ChannelNotice, Lane, Login, MessageHeader, MessageKind, Sync, is_direct,
-    patch_ack,
+    Body, ChannelHeader, ChannelNotice, Lane, Login, MessageHeader, MessageKind, QueuePosition,
+    Sync, is_direct, patch_ack,
 };
 use protocol::channel::Filter;
 use protocol::compress::Scratch;
@@ -109,6 +109,11 @@ pub fn bodies() -> Vec<Vec<u8>> {
         Body::Ack { group, ack: 1 },
         sync(false),
         sync(true),
+        Body::Queue(QueuePosition {
+            position: 1,
+            seconds: u32::MAX,
+            of: 2,
+        }),
         Body::SideOpen,
         notice(ChannelNotice::Joined {
             incarnation: Incarnation(1),

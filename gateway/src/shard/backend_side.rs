@@ -72,6 +72,8 @@ impl Shard {
         self.forget_channels(at);
         if at != CENTER {
             self.binding_sweep = Some(0);
+        } else {
+            self.report.end();
         }
         self.count_uplinks();
     }
@@ -132,6 +134,7 @@ impl Shard {
                 }
                 to_shard::Message::Found(found) => self.handle_found(now, &found),
                 to_shard::Message::Moved(moved) => self.handle_moved(now, moved),
+                to_shard::Message::Places(places) => self.handle_places(now, &places),
                 to_shard::Message::Networks(networks) => self.handle_networks(&networks),
                 to_shard::Message::Hello(_) => {}
             }
@@ -190,6 +193,7 @@ impl Shard {
         }));
         self.count_uplinks();
         if at == CENTER {
+            self.report.begin(now.time, hello.wants_load);
             self.handle_center_up(now, hello.lease_ms);
         } else {
             self.binding_sweep = Some(0);

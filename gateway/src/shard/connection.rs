@@ -3,6 +3,7 @@
 //! `session` do.
 
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::sync::Arc;
 
 use protocol::body::Body;
@@ -79,6 +80,8 @@ pub struct PendingLogin {
     pub device: Box<str>,
     /// It waits for its turn; center has not been asked.
     pub held: bool,
+    /// Its place in center's queue, once it was told that it waits.
+    pub place: Option<NonZero<u64>>,
 }
 
 /// Which session a connection is about to take.

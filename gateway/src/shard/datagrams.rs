@@ -624,7 +624,7 @@ impl Shard {
         hello: &[u8],
         known: Option<(SessionId, Ticket)>,
     ) -> Result<ConnId, CloseReason> {
-        if self.connections_open - self.sessions.len() >= self.config.connections_before_login_max {
+        if self.before_login() >= self.config.connections_before_login_max {
             return Err(CloseReason::Full);
         }
         let ephemeral = self.ephemeral();

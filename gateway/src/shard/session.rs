@@ -2,6 +2,7 @@
 //! bindings to backends, and the lease without which no session may live.
 
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::sync::Arc;
 
 use protocol::body::{Body, Login};
@@ -84,6 +85,7 @@ impl Shard {
             channel: login.channel.into(),
             device: login.device.into(),
             held,
+            place: None,
         };
         if self.uplinks[CENTER].up && !held {
             let message = claim_message(connection.id, connection.ticket.as_ref(), &pending);
@@ -132,6 +134,7 @@ impl Shard {
             self.release(session_id, fence, false);
             return;
         };
+        self.leave_queue(&pending);
         connection.phase = Phase::Session(Box::new(Session {
             id: session_id,
             fence,
@@ -163,6 +166,7 @@ impl Shard {
             ClaimRefusal::AlreadyOnline => CloseReason::AlreadyOnline,
             ClaimRefusal::Full => CloseReason::Full,
             ClaimRefusal::Banned => CloseReason::Banned,
+            ClaimRefusal::PlaceTaken => CloseReason::PlaceTaken,
             ClaimRefusal::Degraded | ClaimRefusal::Unspecified => CloseReason::CenterUnavailable,
         };
         self.close_with(now, id, reason, &refused.text);
@@ -386,10 +390,15 @@ impl Shard {
             }
             Phase::Claiming(pending) => {
                 self.claims.remove(&pending.claim);
+                self.leave_queue(&pending);
                 let center = &mut self.uplinks[CENTER];
                 if center.up && !pending.held {
                     let claim = pending.claim;
-                    center.control(to_backend::Message::Abandon(control::Abandon { claim }));
+                    center.control(to_backend::Message::Abandon(control::Abandon {
+                        claim,
+                        // Who only lost the connection finds its place again.
+                        given_up: reason == CloseReason::LoggedOut,
+                    }));
                 }
             }
             // `close` still wants to know whether there were keys.
@@ -601,6 +610,7 @@ pub(super) fn claim_message(
         client_version: pending.client_version,
         channel: pending.channel.to_string(),
         device: pending.device.to_string(),
+        place: pending.place.map_or(0, NonZero::get),
         slot: id.index,
         generation: id.generation,
         ticket: key_of(ticket),

@@ -5,6 +5,7 @@ mod bans;
 mod credits;
 mod moves;
 mod quality;
+mod queue;
 mod resumes;
 pub(super) mod world;
 
@@ -429,6 +430,7 @@ fn a_second_hello_and_a_lease_without_length_are_refused() {
             group,
             wants_address: false,
             lease_ms,
+            wants_load: false,
         })
     };
     world.control(GAME, hello(1, 0));

@@ -29,6 +29,7 @@ pub fn hello(uplink: usize, group: u32, lease_ms: u32) -> Vec<u8> {
         group,
         wants_address: false,
         lease_ms,
+        wants_load: false,
     }))
 }
 

@@ -35,6 +35,7 @@ const LARGE_SEND_BYTES: usize = 32_768;
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     pub logged_in: bool,
+    pub queued: bool,
     pub resumed: bool,
     pub group_up: Option<bool>,
     pub closed: Option<Closed>,
@@ -78,6 +79,7 @@ impl Judge<'_> {
             }
             Event::Message(header, payload) => self.message(&header, payload),
             Event::Closed(closed) => self.seen.closed = Some(closed),
+            Event::Queued(_) => self.seen.queued = true,
             Event::Resumed(_) => self.seen.resumed = true,
             Event::SessionLost(_) => {}
             Event::ChannelJoined(..) => self.seen.is_joined = true,

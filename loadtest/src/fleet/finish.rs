@@ -7,7 +7,8 @@ use protocol::time::Time;
 
 use super::storm::Return;
 use super::{
-    ATTEMPTS_MAX, BACKOFF_MS, Fleet, GROUP_UP_MS, LOGOUTS_A_TURN, Milestone, Phase, Stage,
+    ATTEMPTS_MAX, BACKOFF_MS, Fleet, GROUP_UP_MS, LOGOUTS_A_TURN, Milestone, Phase, QUEUE_MS,
+    Stage, landed,
 };
 use crate::messages::{Outcome, Progress};
 use crate::payload::mix;
@@ -58,12 +59,23 @@ impl Fleet {
         }
         slot.stage = Stage::In;
         slot.was_in = true;
-        self.in_flight -= 1;
+        self.in_flight -= landed(&mut slot.waits);
         self.arriving -= 1;
         self.last_login = Some(now);
         self.group_deadline = now.after_ms(GROUP_UP_MS);
         self.tally.enter();
         self.unable = None;
+    }
+
+    /// A client is told where it is in the queue. There it may wait as long as that moves, and
+    /// keeps nobody else from connecting.
+    pub(super) fn wait_in_queue(&mut self, index: u32, now: Time) {
+        let slot = &mut self.slots[index as usize];
+        if slot.stage == Stage::LoggingIn && !std::mem::replace(&mut slot.waits, true) {
+            self.in_flight -= 1;
+        }
+        self.unable = None;
+        self.connect_deadline = self.connect_deadline.max(now.after_ms(QUEUE_MS));
     }
 
     /// A connection is over, as the client's core says.
@@ -99,7 +111,7 @@ impl Fleet {
         slot.is_sending = false;
         match slot.stage {
             Stage::Connecting(_) | Stage::LoggingIn => {
-                self.in_flight -= 1;
+                self.in_flight -= landed(&mut slot.waits);
                 slot.attempts += 1;
                 let is_final = slot.attempts >= ATTEMPTS_MAX || FINAL.contains(&reason);
                 if is_final || self.phase != Phase::Connecting {
@@ -168,6 +180,7 @@ impl Fleet {
                     let slot = &mut self.slots[index as usize];
                     self.closes.extend(slot.conn.take());
                     slot.client = None;
+                    slot.waits = false;
                     self.fail(index, "connect_timeout");
                 }
             }

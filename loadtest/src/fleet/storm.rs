@@ -15,7 +15,7 @@ use protocol::time::{Now, Time};
 use rand_core::RngCore as _;
 
 use super::mixed::{self, Leaving};
-use super::{DUE_A_TURN, Fleet, Phase, Stage};
+use super::{DUE_A_TURN, Fleet, Phase, Stage, landed};
 use crate::args::Transport;
 use crate::messages::WorkerPlan;
 use crate::schedule::Schedule;
@@ -134,7 +134,7 @@ impl Fleet {
         if was_in {
             storm.is_away = true;
         } else {
-            self.in_flight -= 1;
+            self.in_flight -= landed(&mut slot.waits);
         }
         let mut retry_after_ms = 0;
         if let Some(client) = slot.client.as_mut() {
@@ -215,7 +215,7 @@ impl Fleet {
         let set_out = storm.set_out.take();
         let leaving = std::mem::take(&mut storm.leaving);
         slot.stage = Stage::In;
-        self.in_flight -= 1;
+        self.in_flight -= landed(&mut slot.waits);
         if is_resume {
             self.tally.resumes += 1;
             if leaving != Leaving::No {

@@ -7,7 +7,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use backend::center::CenterSettings;
+use backend::center::{CenterSettings, DoorSettings};
 use backend::center_driver::{CenterConfig, desk, drive_center, open_center};
 use backend::counters::{CenterCounters, GameCounters};
 use backend::game::{GameConfig, drive_game, open_game};
@@ -204,6 +204,7 @@ fn start_center(data_dir: std::path::PathBuf) -> Role {
             boot: 77,
             lease_ms: 15_000,
             sessions_max: 10_000,
+            door: DoorSettings::OPEN,
         },
     };
     Role::start(async move |opened, stopped| {

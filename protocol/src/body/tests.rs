@@ -22,7 +22,7 @@ struct Parts {
 
 fn parts() -> impl Strategy<Value = Parts> {
     (
-        0..23_u8,
+        0..24_u8,
         any::<[u64; 2]>(),
         any::<[u32; 3]>(),
         any::<[u16; 2]>(),
@@ -93,6 +93,11 @@ impl Parts {
                 group,
                 bytes: first,
             },
+            22 => Body::Queue(QueuePosition {
+                position: first,
+                seconds: second,
+                of: third,
+            }),
             13 => Body::SideOpen,
             14 => Body::Side {
                 cid: Cid(self.long[0]),

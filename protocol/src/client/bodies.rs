@@ -60,6 +60,20 @@ impl Client {
                     Err(bad)
                 }
             }
+            Body::Queue(position) => {
+                let State::Login(connection) = &self.state else {
+                    return Err(bad);
+                };
+                if self.session != SessionId(0) {
+                    return Err(bad);
+                }
+                if !std::mem::replace(&mut self.is_queued, true) {
+                    let interval_ms = connection.parameters.heartbeat_interval_ms;
+                    self.ping_at = now.after_ms(u64::from(interval_ms));
+                }
+                events(Event::Queued(position));
+                Ok(())
+            }
             Body::Close {
                 reason,
                 retry_after_ms,

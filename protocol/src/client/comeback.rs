@@ -147,7 +147,7 @@ impl Comeback {
         };
         match reason {
             // The same account is played elsewhere: two that come back would take turns.
-            CloseReason::Superseded | CloseReason::Replaced => true,
+            CloseReason::Superseded | CloseReason::Replaced | CloseReason::PlaceTaken => true,
             CloseReason::LoggedOut | CloseReason::Kicked => true,
             // A fresh token comes from the same place.
             CloseReason::BadToken | CloseReason::TokenAudience => true,

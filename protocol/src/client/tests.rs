@@ -23,6 +23,7 @@ enum Seen {
     Up(u16),
     Down(u16),
     Message(MessageKind, u32, Vec<u8>),
+    Queued(u32, u32, u32),
     RoundTrip(u32),
     Joined(u32),
     Left(u32),
@@ -41,6 +42,7 @@ fn seen(event: Event<'_>) -> Seen {
         Event::Message(header, payload) => {
             Seen::Message(header.kind, header.request, payload.to_vec())
         }
+        Event::Queued(queued) => Seen::Queued(queued.position, queued.seconds, queued.of),
         Event::RoundTrip(us) => Seen::RoundTrip(us),
         Event::ChannelJoined(_, channel) => Seen::Joined(channel.0),
         Event::ChannelLeft(_, channel) => Seen::Left(channel.0),
@@ -759,4 +761,38 @@ fn kinds_and_groups_that_a_client_does_not_know_are_ignored() {
     let request = world.request(b"still there");
     world.run();
     assert_eq!(world.taken(), [reply(request, b"still there")]);
+}
+
+#[test]
+fn whoever_waits_to_be_let_in_is_patient_and_heard() {
+    let mut world = World::new();
+    world.gateway.queue = Some(QueuePosition {
+        position: 7,
+        seconds: 60,
+        of: 9,
+    });
+    world.run();
+    assert_eq!(world.taken(), [Seen::Queued(7, 60, 9)]);
+    let until = world.now.after_ms(10 * LOGIN_TIMEOUT_MS);
+    while world.now < until {
+        world.now = world.client.poll_timeout().expect("the next PING");
+        world.time_out();
+        world.run();
+    }
+    let seen = world.taken();
+    assert!(seen.len() > 2, "{seen:?}");
+    let answered = |seen: &Seen| matches!(seen, Seen::RoundTrip(_));
+    assert!(seen.iter().all(answered), "PINGs all the while: {seen:?}");
+    world.gateway.let_in(world.now);
+    world.log_in();
+    // A session has left the queue behind.
+    let queue = QueuePosition {
+        position: 1,
+        seconds: 1,
+        of: 1,
+    };
+    world.gateway.seal(world.now, 0, &Body::Queue(queue));
+    world.run();
+    let bad = Closed::ByClient(CloseReason::BadBody);
+    assert_eq!(world.taken().last(), Some(&Seen::Closed(bad)));
 }

@@ -3,7 +3,7 @@
 /// Gateway shard to backend.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ToBackend {
-    #[prost(oneof = "to_backend::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "to_backend::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub message: ::core::option::Option<to_backend::Message>,
 }
 /// Nested message and enum types in `ToBackend`.
@@ -36,12 +36,15 @@ pub mod to_backend {
         /// center only
         #[prost(message, tag = "9")]
         Move(super::Move),
+        /// center only
+        #[prost(message, tag = "10")]
+        Load(super::Load),
     }
 }
 /// Backend to gateway shard.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ToShard {
-    #[prost(oneof = "to_shard::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "to_shard::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub message: ::core::option::Option<to_shard::Message>,
 }
 /// Nested message and enum types in `ToShard`.
@@ -65,6 +68,9 @@ pub mod to_shard {
         /// center only
         #[prost(message, tag = "8")]
         Networks(super::Networks),
+        /// center only
+        #[prost(message, tag = "9")]
+        Places(super::Places),
     }
 }
 /// First message of every link. `boot` is drawn at random by each process at
@@ -100,6 +106,9 @@ pub struct BackendHello {
     /// center only
     #[prost(uint32, tag = "6")]
     pub lease_ms: u32,
+    /// center only
+    #[prost(bool, tag = "7")]
+    pub wants_load: bool,
 }
 /// A client proved that it is `account`; may it have a session?
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -127,12 +136,18 @@ pub struct Claim {
     pub ticket: ::prost::alloc::vec::Vec<u8>,
     #[prost(string, tag = "10")]
     pub device: ::prost::alloc::string::String,
+    /// in the queue, as told before the link was lost; 0: none
+    #[prost(fixed64, tag = "11")]
+    pub place: u64,
 }
 /// The client of this claim has gone: it must not take the place of the next.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Abandon {
     #[prost(uint64, tag = "1")]
     pub claim: u64,
+    /// its place in the queue too
+    #[prost(bool, tag = "2")]
+    pub given_up: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClaimGranted {
@@ -154,6 +169,35 @@ pub struct ClaimRefused {
     /// for the player; empty: the reason's own
     #[prost(string, tag = "4")]
     pub text: ::prost::alloc::string::String,
+}
+/// Where claims that wait are in the queue: of some, what has changed.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Places {
+    #[prost(message, repeated, tag = "1")]
+    pub placed: ::prost::alloc::vec::Vec<Placed>,
+    /// how many wait
+    #[prost(uint32, tag = "2")]
+    pub of: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Placed {
+    #[prost(uint64, tag = "1")]
+    pub claim: u64,
+    /// told again with the claim after a lost link
+    #[prost(fixed64, tag = "2")]
+    pub place: u64,
+    /// from 1
+    #[prost(uint32, tag = "3")]
+    pub position: u32,
+    /// until it is let in, about; 2^32 - 1: nobody knows
+    #[prost(uint32, tag = "4")]
+    pub seconds: u32,
+}
+/// How busy the shard was since it told last, once a second.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Load {
+    #[prost(uint32, tag = "1")]
+    pub busy_permille: u32,
 }
 /// The session has ended. Fences rise, so a late Release harms no successor.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -357,6 +401,8 @@ pub enum ClaimRefusal {
     Degraded = 3,
     Full = 4,
     Banned = 5,
+    /// the account waits in another connection
+    PlaceTaken = 6,
 }
 impl ClaimRefusal {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -371,6 +417,7 @@ impl ClaimRefusal {
             Self::Degraded => "CLAIM_REFUSAL_DEGRADED",
             Self::Full => "CLAIM_REFUSAL_FULL",
             Self::Banned => "CLAIM_REFUSAL_BANNED",
+            Self::PlaceTaken => "CLAIM_REFUSAL_PLACE_TAKEN",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -382,6 +429,7 @@ impl ClaimRefusal {
             "CLAIM_REFUSAL_DEGRADED" => Some(Self::Degraded),
             "CLAIM_REFUSAL_FULL" => Some(Self::Full),
             "CLAIM_REFUSAL_BANNED" => Some(Self::Banned),
+            "CLAIM_REFUSAL_PLACE_TAKEN" => Some(Self::PlaceTaken),
             _ => None,
         }
     }

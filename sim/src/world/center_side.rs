@@ -3,7 +3,7 @@
 //! Invariant: a message of center leaves only while its process lives; a batch
 //! that was reported durable is on the disk at the next start.
 
-use backend::center::{Center, CenterSettings, Recovered};
+use backend::center::{Center, CenterSettings, DoorSettings, Recovered};
 use backend::link::{LinkFault, LinkId};
 use prost::Message as _;
 use protocol::control::{ToBackend, to_backend, to_shard};
@@ -81,6 +81,7 @@ impl World {
             boot: self.random.bits(),
             lease_ms: self.plan.lease_ms,
             sessions_max: 1_000,
+            door: DoorSettings::OPEN,
         };
         self.center.boot += 1;
         self.center.clock = Clock::start(self.now, &mut self.random);

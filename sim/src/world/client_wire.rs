@@ -40,6 +40,7 @@ pub fn collect(told: &mut Vec<Told>) -> impl FnMut(client::Event<'_>) {
         | client::Event::ChannelLeft(..)
         | client::Event::ChannelMessage(..)
         | client::Event::ChannelLost(..)
+        | client::Event::Queued(_)
         | client::Event::RoundTrip(_) => {}
     }
 }

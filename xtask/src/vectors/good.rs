@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::ensure;
-use protocol::body::{Body, ChannelNotice, Lane, Login, MessageHeader, MessageKind, Sync};
+use protocol::body::{
+    Body, ChannelNotice, Lane, Login, MessageHeader, MessageKind, QueuePosition, Sync,
+};
 use protocol::cipher::{Key, RekeyPolicy, Sealer};
 use protocol::compress::Scratch;
 use protocol::frame::{FLAG_COMPRESSED, FLAG_KEY_PHASE};
@@ -361,6 +363,14 @@ fn from_gateway(gateway: &mut Sender) -> anyhow::Result<()> {
         ),
         true,
     )?;
+    gateway.send(
+        "QUEUE",
+        Body::Queue(QueuePosition {
+            position: 1_234,
+            seconds: u32::MAX,
+            of: 99_999,
+        }),
+    )?;
     gateway.send("GROUP_DOWN", Body::GroupDown { group: GROUP })?;
     gateway.send(
         "CREDIT of 8,192 bytes",
@@ -480,6 +490,14 @@ pub(super) fn fields(body: &Body<'_>) -> BTreeMap<&'static str, Value> {
                 ("channel", json!(header.channel.0)),
                 ("message_id", json!(header.message.0)),
                 ("payload", json!(hex(payload))),
+            ],
+        ),
+        Body::Queue(queue) => (
+            14,
+            vec![
+                ("position", json!(queue.position)),
+                ("seconds", json!(queue.seconds)),
+                ("of", json!(queue.of)),
             ],
         ),
         Body::Message { header, payload } => message_fields(&header, payload),

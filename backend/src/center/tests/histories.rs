@@ -110,6 +110,7 @@ impl Shard {
             }
             to_shard::Message::Hello(_)
             | to_shard::Message::Networks(_)
+            | to_shard::Message::Places(_)
             | to_shard::Message::Found(_)
             | to_shard::Message::Moved(_) => {}
         }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use protocol::body::{ChannelHeader, Lane, MessageKind};
+use protocol::body::{ChannelHeader, Lane, MessageKind, QueuePosition};
 use protocol::cipher::RekeyPolicy;
 use protocol::client::{Client, ClientConfig, Closed, Event, Shared};
 use protocol::ids::{ChannelId, MessageId, SessionId};
@@ -34,6 +34,8 @@ pub struct Seen {
     pub ups: u32,
     /// See `ups`.
     pub downs: u32,
+    /// The positions in the queue that it was told.
+    pub queued: Vec<QueuePosition>,
     /// Replies in the order of their arrival: request and payload.
     pub replies: Vec<(u32, Vec<u8>)>,
     /// The sessions that it has come back to.
@@ -389,6 +391,7 @@ impl Player {
             Event::Message(header, payload) => {
                 seen.messages.push((header.lane, payload.to_vec()));
             }
+            Event::Queued(position) => seen.queued.push(position),
             Event::RoundTrip(_) => {}
             Event::ChannelJoined(_, channel) => seen.channels.push(channel),
             Event::ChannelLeft(_, channel) => seen.channels.retain(|it| *it != channel),

@@ -33,6 +33,8 @@ pub(in crate::shard) struct World {
     pub(in crate::shard) sent: Vec<(ConnId, Vec<u8>)>,
     /// Center's answers to seeks and moves are the test's to give.
     pub(in crate::shard) moves_by_hand: bool,
+    /// And those to claims.
+    pub(in crate::shard) claims_by_hand: bool,
     next_token: u64,
 }
 
@@ -54,6 +56,7 @@ impl World {
             actions: Vec::new(),
             sent: Vec::new(),
             moves_by_hand: false,
+            claims_by_hand: false,
             next_token: 1,
         };
         world.link(0, 0);
@@ -104,8 +107,12 @@ impl World {
                 return;
             }
             for (uplink, message) in controls {
-                use to_backend::Message::{Move, Seek};
-                let by_hand = self.moves_by_hand && matches!(message, Seek(_) | Move(_));
+                use to_backend::Message::{Claim, Move, Seek};
+                let by_hand = match message {
+                    Seek(_) | Move(_) => self.moves_by_hand,
+                    Claim(_) => self.claims_by_hand,
+                    _ => false,
+                };
                 match testing::answer_of_center(&message) {
                     Some(answer) if !by_hand => self.control(uplink, answer),
                     _ => self.center.push(message),

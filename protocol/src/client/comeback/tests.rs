@@ -120,6 +120,7 @@ fn what_another_attempt_would_not_mend_is_final() {
         CloseReason::TokenAudience,
         CloseReason::Banned,
         CloseReason::UpgradeRequired,
+        CloseReason::PlaceTaken,
     ];
     let first = [CloseReason::BadHandshake, CloseReason::BadVersion];
     for &reason in CloseReason::ALL {

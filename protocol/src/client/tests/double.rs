@@ -1,7 +1,7 @@
 //! The least gateway with an echoing backend that a client can talk to. It
 //! checks what the client sends as a real one does, and can be made to misbehave.
 
-use crate::body::{BadBody, Body, Lane, MessageHeader, MessageKind};
+use crate::body::{BadBody, Body, Lane, MessageHeader, MessageKind, QueuePosition};
 use crate::buffers::Buffers;
 use crate::check::{self, ClockOffset};
 use crate::cipher::{Opener, RekeyPolicy, Sealer};
@@ -41,6 +41,8 @@ pub struct Double {
     /// Messages of the game are not processed.
     pub deaf: bool,
     pub refuse_login: Option<CloseReason>,
+    /// Whoever logs in waits here.
+    pub queue: Option<QueuePosition>,
     pub rekey: RekeyPolicy,
     pub backend: StreamEnd,
     /// What LOGIN said.
@@ -64,6 +66,7 @@ impl Double {
             open_group: true,
             deaf: false,
             refuse_login: None,
+            queue: None,
             rekey: RekeyPolicy::default(),
             backend: StreamEnd::backend(GROUP, Incarnation(1)),
             login: None,
@@ -220,6 +223,18 @@ impl Double {
         }
     }
 
+    /// Login is done.
+    pub(super) fn let_in(&mut self, now: Time) {
+        let ok = Body::LoginOk {
+            session: SessionId(77),
+            unix_ms: 5,
+        };
+        self.seal(now, 0, &ok);
+        if self.open_group {
+            self.attach();
+        }
+    }
+
     fn handle_body(&mut self, now: Time, body: &Body<'_>) {
         match *body {
             Body::Login(login) => {
@@ -234,13 +249,9 @@ impl Double {
                     login.device,
                     String::from_utf8_lossy(login.credential)
                 ));
-                let ok = Body::LoginOk {
-                    session: SessionId(77),
-                    unix_ms: 5,
-                };
-                self.seal(now, 0, &ok);
-                if self.open_group {
-                    self.attach();
+                match self.queue {
+                    Some(position) => self.seal(now, 0, &Body::Queue(position)),
+                    None => self.let_in(now),
                 }
             }
             Body::Logout => self.close(now, CloseReason::LoggedOut),

@@ -29,6 +29,7 @@
 //! is sent only when what it uses up is on disk.
 
 mod bans;
+mod census;
 mod claims;
 mod door;
 mod holdings;
@@ -54,6 +55,7 @@ use crate::journal::{Batch, RECORD_BYTES_MAX};
 use crate::link::{LinkFault, LinkId, check_hello};
 use bans::Bans;
 pub use bans::{Ban, BanError, BanKey};
+pub use census::Online;
 pub use door::DoorSettings;
 use ledger::{ENTRY_BYTES_MAX, Entry, TOKEN_BYTES};
 pub use ledger::{LedgerError, Recovered, ShardKey, TokenUse};
@@ -362,6 +364,23 @@ impl Center {
             degraded: self.degraded.is_some(),
             restarting: self.restart.is_some(),
             ..self.counts
+        }
+    }
+
+    /// Who is online.
+    pub fn online(&self) -> Online {
+        let gateways = self.shards.by_gateway().into_iter();
+        let mut gateways: Vec<_> = gateways
+            .filter(|(_, sessions)| *sessions > 0)
+            .map(|(gateway, sessions)| (Some(gateway.into()), sessions))
+            .collect();
+        if self.users.orphans() > 0 {
+            gateways.push((None, self.users.orphans() as u64));
+        }
+        Online {
+            versions: self.users.census().versions(),
+            channels: self.users.census().channels(),
+            gateways,
         }
     }
 

@@ -156,6 +156,7 @@ pub async fn open_center(
             counters,
             desk: config.desk,
             is_writing: false,
+            online_at: Time(0),
         },
     })
 }
@@ -167,6 +168,10 @@ pub async fn drive_center(open: OpenCenter, shutdown: impl Future<Output = ()>) 
     role.journal.close().await;
 }
 
+/// Time, ms, between two counts of who is online; a center that nothing happens to counts with the
+/// next renewal of a lease.
+const ONLINE_MS: u64 = 1_000;
+
 struct CenterRole {
     center: Center,
     journal: Journal,
@@ -174,6 +179,8 @@ struct CenterRole {
     desk: DeskEnd,
     /// A batch is on its way to the disk.
     is_writing: bool,
+    /// When to say again who is online.
+    online_at: Time,
 }
 
 impl CenterRole {
@@ -227,6 +234,10 @@ impl Role for CenterRole {
 
     fn poll_background(&mut self, cx: &mut Context<'_>, now: Now) {
         self.desk.poll(cx, now, &mut self.center);
+        if now.time >= self.online_at {
+            self.online_at = now.time.after_ms(ONLINE_MS);
+            self.counters.publish_online(self.center.online());
+        }
         // Once round a batch, and the next one takes the disk some time.
         loop {
             match self.journal.poll_done(cx) {

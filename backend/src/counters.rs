@@ -5,10 +5,11 @@
 //! from closed enums only, so no peer can create a time series.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use protocol::reason::{CloseReason, DropReason};
 
-use crate::center::CenterCounts;
+use crate::center::{CenterCounts, Online};
 use crate::link::LinkFault;
 use crate::link_driver::LinkCounts;
 use crate::stub::{GameCounts, StubCounts};
@@ -123,7 +124,10 @@ fn link_values(links: &LinkCounts) -> impl Iterator<Item = u64> + '_ {
 
 /// The numbers of a center.
 #[derive(Debug)]
-pub struct CenterCounters(Board);
+pub struct CenterCounters {
+    board: Board,
+    online: Mutex<Online>,
+}
 
 impl Default for CenterCounters {
     fn default() -> Self {
@@ -308,14 +312,27 @@ impl Default for CenterCounters {
             "sallyport_center_links_lost_total",
             "sallyport_center_links_closed_total",
         ]));
-        Self(Board::new(metrics))
+        Self {
+            board: Board::new(metrics),
+            online: Mutex::default(),
+        }
     }
 }
 
 impl CenterCounters {
     /// Every number with its description.
     pub fn samples(&self) -> impl Iterator<Item = (Metric, u64)> {
-        self.0.samples()
+        self.board.samples()
+    }
+
+    /// Who was online a moment ago.
+    pub fn online(&self) -> Online {
+        let online = self.online.lock().unwrap_or_else(PoisonError::into_inner);
+        online.clone()
+    }
+
+    pub(crate) fn publish_online(&self, now: Online) {
+        *self.online.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 
     pub(crate) fn publish(&self, center: &CenterCounts, links: &LinkCounts) {
@@ -360,7 +377,8 @@ impl CenterCounters {
             u64::from(center.degraded),
             u64::from(center.restarting),
         ];
-        self.0.set_all(values.into_iter().chain(link_values(links)));
+        self.board
+            .set_all(values.into_iter().chain(link_values(links)));
     }
 }
 

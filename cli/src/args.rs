@@ -189,6 +189,15 @@ pub enum AdminCommand {
         #[command(flatten)]
         whom: WhomArguments,
     },
+    /// Say who is online at a center, by version, channel and gateway, and how long the queue is
+    #[command(after_help = "Examples:\n  \
+        sallyport admin http://127.0.0.1:7101 online\n\n\
+        With --json one object.")]
+    Online {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the bans in force, one JSON object a line
     #[command(after_help = "Examples:\n  \
         sallyport admin http://127.0.0.1:7101 bans")]

@@ -3,6 +3,7 @@
 //! Owns the words of the requests and what is printed. What is asked for is checked by who is
 //! asked.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Error, bail};
@@ -43,19 +44,65 @@ pub fn run(arguments: &AdminArguments) -> anyhow::Result<Verdict> {
             port.change("ban", &Value::Object(body))
         }
         AdminCommand::Unban { whom } => port.change("unban", &Value::Object(body_of(whom))),
-        AdminCommand::Bans => {
-            let (status, body) = port.exchange("GET", "bans", "")?;
-            let answer = port.judge(status, &body)?;
-            let Some(answer) = answer else {
+        AdminCommand::Online { json } => {
+            let Some(stats) = port.read("stats")? else {
                 return Ok(Verdict::Wrong);
             };
-            let bans = serde_json::from_str::<Value>(&answer)?;
+            let center = &stats["roles"]["center"];
+            if center.is_null() {
+                bail!("no center runs there: ask the admin port of center");
+            }
+            if *json {
+                say!(
+                    "{}",
+                    json!({ "sessions": center["sessions"], "online": center["online"], "queue": center["queue"] })
+                );
+            } else {
+                say!("{}", online(center).trim_end());
+            }
+            Ok(Verdict::Good)
+        }
+        AdminCommand::Bans => {
+            let Some(bans) = port.read("bans")? else {
+                return Ok(Verdict::Wrong);
+            };
             for ban in bans["bans"].as_array().into_iter().flatten() {
                 say!("{ban}");
             }
             Ok(Verdict::Good)
         }
     }
+}
+
+/// Who is online, for people.
+fn online(center: &Value) -> String {
+    let mut out = format!("online     {}\n", center["sessions"]);
+    for (kind, rows) in [
+        ("version", &center["online"]["versions"]),
+        ("channel", &center["online"]["channels"]),
+        ("gateway", &center["online"]["gateways"]),
+    ] {
+        for row in rows.as_array().into_iter().flatten() {
+            let name = row[0].as_str().unwrap_or("(others)");
+            let name = if name.is_empty() { "(none)" } else { name };
+            let _ = writeln!(
+                out,
+                "{kind:<10} {:<24} {}",
+                name.escape_debug().to_string(),
+                row[1]
+            );
+        }
+    }
+    let queue = |field: &str| center["queue"][field].as_u64().unwrap_or_default();
+    let mean_s = queue("waited_ms") as f64 / 1e3 / queue("admitted").max(1) as f64;
+    let _ = writeln!(
+        out,
+        "queue      {} wait, {} places are kept; {} were let in so far, after {mean_s:.1} s on average",
+        queue("waiting"),
+        queue("away"),
+        queue("admitted"),
+    );
+    out
 }
 
 fn body_of(whom: &WhomArguments) -> Map<String, Value> {
@@ -78,6 +125,15 @@ struct Port {
 }
 
 impl Port {
+    /// What the port says of this; `None` where there is nothing, which is printed.
+    fn read(&self, what: &str) -> anyhow::Result<Option<Value>> {
+        let (status, body) = self.exchange("GET", what, "")?;
+        let answer = self.judge(status, &body)?;
+        Ok(answer
+            .map(|answer| serde_json::from_str(&answer))
+            .transpose()?)
+    }
+
     fn change(&self, path: &str, body: &Value) -> anyhow::Result<Verdict> {
         let (status, answer) = self.exchange("POST", path, &body.to_string())?;
         Ok(match self.judge(status, &answer)? {

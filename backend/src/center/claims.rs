@@ -10,6 +10,7 @@ use protocol::limits::{ACCOUNT_BYTES_MAX, LABEL_BYTES_MAX, TOKEN_ID_BYTES_MAX};
 use protocol::reason::CloseReason;
 use protocol::time::{Now, Time};
 
+use super::census::Counted;
 use super::ledger::{Entry, TokenUse};
 use super::moves::ticket_of;
 use super::shards::ShardIndex;
@@ -179,6 +180,7 @@ impl Center {
             device: claim.device.into(),
             client_version: claim.client_version,
             told: None,
+            counted: Counted::default(),
             until: Time(0),
         };
         self.users.insert(user);

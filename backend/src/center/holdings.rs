@@ -9,6 +9,7 @@ use protocol::limits::{ACCOUNT_BYTES_MAX, LABEL_BYTES_MAX};
 use protocol::reason::CloseReason;
 use protocol::time::{Now, Time};
 
+use super::census::Counted;
 use super::ledger::{Entry, ShardKey};
 use super::moves::{ticket_of, told_of};
 use super::shards::{Shard, ShardIndex};
@@ -269,6 +270,7 @@ fn user_of(index: ShardIndex, live: LiveSession) -> Result<User, LinkFault> {
         device: live.device.into(),
         client_version: live.client_version,
         told: Some(told_of(live.login_unix_ms, live.bindings, live.left)?),
+        counted: Counted::default(),
         until: Time(0),
     })
 }

@@ -4,7 +4,7 @@
 //! Invariant: a shard is here from its hello until nothing can be live on it any more; an index
 //! is reused only after its shard was removed with all its sessions.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use protocol::ids::SessionId;
 use protocol::time::Time;
@@ -90,6 +90,15 @@ impl Shards {
     pub(super) fn links(&self) -> Vec<LinkId> {
         let shards = self.slots.iter().flatten();
         shards.filter_map(|shard| shard.link).collect()
+    }
+
+    /// Sessions by gateway, in the order of their names.
+    pub(super) fn by_gateway(&self) -> BTreeMap<&str, u64> {
+        let mut gateways = BTreeMap::new();
+        for shard in self.slots.iter().flatten() {
+            *gateways.entry(&*shard.key.gateway).or_default() += shard.sessions.len() as u64;
+        }
+        gateways
     }
 
     pub(super) fn by_link(&self, link: LinkId) -> Option<ShardIndex> {

@@ -12,6 +12,7 @@ use protocol::ids::{Fence, SessionId, TicketId};
 use protocol::ticket::Ticket;
 use protocol::time::Time;
 
+use super::census::{Census, Counted};
 use super::shards::ShardIndex;
 
 /// One account that is online, or about to be.
@@ -41,6 +42,8 @@ pub(super) struct User {
     pub(super) client_version: u32,
     /// What its shard has told of it since the claim.
     pub(super) told: Option<Told>,
+    /// Set by the table.
+    pub(super) counted: Counted,
     /// When it ends while nobody holds it.
     pub(super) until: Time,
 }
@@ -70,6 +73,7 @@ pub(super) struct Users {
     by_ticket: HashMap<TicketId, SessionId>,
     /// Those that nobody holds, by when they end.
     orphans: BTreeSet<(Time, SessionId)>,
+    census: Census,
     users_max: usize,
 }
 
@@ -80,12 +84,17 @@ impl Users {
             by_account: HashMap::new(),
             by_ticket: HashMap::new(),
             orphans: BTreeSet::new(),
+            census: Census::default(),
             users_max,
         }
     }
 
     pub(super) fn len(&self) -> usize {
         self.by_session.len()
+    }
+
+    pub(super) fn census(&self) -> &Census {
+        &self.census
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -109,7 +118,8 @@ impl Users {
     }
 
     /// Adds a user. The caller has looked that neither account nor session is there.
-    pub(super) fn insert(&mut self, user: User) {
+    pub(super) fn insert(&mut self, mut user: User) {
+        user.counted = self.census.enter(user.client_version, &user.channel);
         let account = Arc::clone(&user.account);
         assert!(self.by_account.insert(account, user.session).is_none());
         if let Some(ticket) = &user.ticket {
@@ -122,6 +132,7 @@ impl Users {
         let user = self.by_session.remove(&session)?;
         self.by_account.remove(&user.account);
         self.orphans.remove(&(user.until, session));
+        self.census.leave(user.counted);
         if let Some(ticket) = &user.ticket {
             self.forget_ticket(ticket.id(), session);
         }

@@ -2,11 +2,13 @@
 //!
 //! Owns the text; what is counted belongs to the roles. Invariant: every
 //! reason has its series from the start, with 0, so that a rate can be taken
-//! of the first event; label values come from closed enums only.
+//! of the first event; label values come from closed enums, or are names of which only so
+//! many are told apart (`online`).
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use backend::center::Online;
 use backend::counters::Metric;
 use gateway::counters::{Counters, METRICS, ROUND_TRIP_BOUNDS_US, SEND_QUEUE_BOUNDS_BYTES};
 use gateway::limits::Limited;
@@ -98,6 +100,50 @@ pub fn samples(out: &mut String, samples: impl Iterator<Item = (Metric, u64)>) {
             Some((name, label)) => writeln!(out, "{family}{{{name}=\"{label}\"}} {value}"),
             None => writeln!(out, "{family} {value}"),
         };
+    }
+}
+
+/// How the sessions that are counted under no name are labelled.
+const OTHERS: &str = "(others)";
+
+/// Appends who is online at center.
+pub fn online(out: &mut String, online: &Online) {
+    family(
+        out,
+        ("sallyport_center_online_by_version", "version"),
+        "Sessions by the version of their client.",
+        &online.versions,
+    );
+    family(
+        out,
+        ("sallyport_center_online_by_channel", "channel"),
+        "Sessions by the distribution channel of their client.",
+        &online.channels,
+    );
+    family(
+        out,
+        ("sallyport_center_online_by_gateway", "gateway"),
+        "Sessions by the gateway that holds them.",
+        &online.gateways,
+    );
+}
+
+fn family<K: ToString>(
+    out: &mut String,
+    (name, label): (&str, &str),
+    help: &str,
+    counts: &[(Option<K>, u64)],
+) {
+    describe(out, name, "gauge", help);
+    for (value, count) in counts {
+        let value = value
+            .as_ref()
+            .map_or(OTHERS.to_owned(), ToString::to_string);
+        let value = value
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace('\n', "\\n");
+        let _ = writeln!(out, "{name}{{{label}=\"{value}\"}} {count}");
     }
 }
 

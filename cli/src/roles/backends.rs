@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-use backend::center::{CenterSettings, DoorSettings};
+use backend::center::{CenterSettings, DoorSettings, Online};
 use backend::center_driver::{self, CenterConfig as OpenCenterConfig, drive_center, open_center};
 use backend::chat::ChatGame;
 use backend::counters::{CenterCounters, GameCounters, Metric};
@@ -17,7 +17,7 @@ use backend::spread::{SpreadConfig, SpreadWalk, WorkerEnd, WorkerWatch};
 use backend::stub::{EchoGame, Game, StubSettings};
 use protocol::ids::GroupId;
 use protocol::stream::OutboxLimits;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::{Running, boot};
@@ -69,10 +69,23 @@ pub fn start_center(config: &CenterConfig) -> anyhow::Result<(Running, RoleView)
     let view = RoleView {
         name: "center",
         thread_prefixes: &["center", "journal"],
-        metrics: Box::new(move |text| metrics::samples(text, shown.samples())),
+        metrics: Box::new(move |text| {
+            metrics::samples(text, shown.samples());
+            metrics::online(text, &shown.online());
+        }),
         stats: Box::new(move |own| {
-            let sessions = metrics::value("sallyport_center_sessions", stats.samples());
-            own.insert("sessions".to_owned(), json!(sessions));
+            let value = |name| json!(metrics::value(name, stats.samples()));
+            own.insert("sessions".to_owned(), value("sallyport_center_sessions"));
+            own.insert("online".to_owned(), online_json(&stats.online()));
+            own.insert(
+                "queue".to_owned(),
+                json!({
+                    "waiting": value("sallyport_center_queue"),
+                    "away": value("sallyport_center_queue_away"),
+                    "admitted": value("sallyport_center_queue_admitted_total"),
+                    "waited_ms": value("sallyport_center_queue_waited_ms_total"),
+                }),
+            );
         }),
         not_ready: Box::new(move || {
             let degraded = metrics::value("sallyport_center_degraded", journal.samples());
@@ -82,6 +95,20 @@ pub fn start_center(config: &CenterConfig) -> anyhow::Result<(Running, RoleView)
         desk: Some(desk),
     };
     Ok((running, view))
+}
+
+/// Who is online: lists of names and counts, `null` for those that are counted together.
+fn online_json(online: &Online) -> Value {
+    fn rows<K: ToString>(counts: &[(Option<K>, u64)]) -> Vec<Value> {
+        let name = |name: &Option<K>| name.as_ref().map(ToString::to_string);
+        let rows = counts.iter().map(|(key, count)| json!([name(key), count]));
+        rows.collect()
+    }
+    json!({
+        "versions": rows(&online.versions),
+        "channels": rows(&online.channels),
+        "gateways": rows(&online.gateways),
+    })
 }
 
 /// Starts a game process.

@@ -59,10 +59,10 @@ pub struct LoadtestArgs {
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub clients: u32,
     /// Sends a second, over all clients [default: 1000; in walk as many as clients, in chat 200, in
-    /// broadcast 10]
+    /// broadcast 10]; in login-storm, clients that set out in a second
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub rate: Option<f64>,
-    /// Seconds that are measured
+    /// Seconds that are measured; login-storm lasts until all have been in
     #[arg(
         long,
         value_name = "SECONDS",
@@ -93,6 +93,9 @@ pub struct LoadtestArgs {
     /// In walk: others in view of a client, on average [default: 4]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub visible: Option<f64>,
+    /// In login-storm: seconds that a client stays once it is in [default: 1]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    pub stay: Option<f64>,
     /// Seed of the order of sends, of their content and of the ways of walkers
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -138,6 +141,9 @@ pub enum Scenario {
     Chat,
     /// Each send reaches all clients, which are members of one channel
     Broadcast,
+    /// Clients come one after the other, wait in the queue if there is one, ask one thing, stay and
+    /// log out; the order in which they get in is verified
+    LoginStorm,
 }
 
 impl Scenario {
@@ -150,6 +156,7 @@ impl Scenario {
             Self::Mixed => "mixed",
             Self::Chat => "chat",
             Self::Broadcast => "broadcast",
+            Self::LoginStorm => "login-storm",
         }
     }
 }

@@ -40,6 +40,15 @@ pub const MIXED_FIELDS: &[&str] = &[
     "logouts",
     "frames_lost_allowed",
 ];
+/// Fields of `queue`.
+pub const QUEUE_FIELDS: &[&str] = &[
+    "waited",
+    "position_max",
+    "cut",
+    "wait_p50_us",
+    "wait_p99_us",
+    "wait_max_us",
+];
 /// Fields of each role in `server`.
 pub const SERVER_FIELDS: &[&str] = &[
     "cpu_seconds",
@@ -179,6 +188,7 @@ fn path(name: &str) -> Option<Vec<String>> {
     let is_known = match parts[..] {
         [field] => FIELDS.contains(&field),
         ["latency_us", field] => LATENCIES.contains(&field),
+        ["queue", field] => QUEUE_FIELDS.contains(&field),
         ["mixed", field] => MIXED_FIELDS.contains(&field),
         ["errors", reason] => {
             REASONS.contains(&reason)

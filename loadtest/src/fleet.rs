@@ -11,6 +11,7 @@
 //! Invariant: a client is in exactly one [`Stage`], and the counters of
 //! [`Tally`] and of the fleet change only where a stage does.
 
+mod arrive;
 mod beside;
 mod book;
 mod client;
@@ -37,6 +38,7 @@ use crate::args::Transport;
 use crate::messages::WorkerPlan;
 use crate::schedule::Schedule;
 use crate::tally::{Tally, socket_reason};
+use arrive::Arrival;
 use beside::Side;
 use book::Books;
 use client::{Judge, Seen};
@@ -60,12 +62,12 @@ pub const BACKOFF_MS: u64 = 100;
 pub const CONNECT_TIMEOUT_MS: u64 = 10_000;
 /// The phase of connecting ends after this, ms, plus `CONNECT_PHASE_MS_A_CLIENT`
 /// for each client: a gateway slower than 200 logins a second is a finding.
-pub const CONNECT_PHASE_MS: u64 = 30_000;
+const CONNECT_PHASE_MS: u64 = 30_000;
 /// See [`CONNECT_PHASE_MS`].
-pub const CONNECT_PHASE_MS_A_CLIENT: u64 = 5;
+const CONNECT_PHASE_MS_A_CLIENT: u64 = 5;
 /// How long, ms, clients wait in the queue without one of them being told that it moves: twice
 /// the longest pause between two positions.
-const QUEUE_MS: u64 = 60_000;
+pub const QUEUE_MS: u64 = 60_000;
 /// How long, ms, after the last login groups may take to come up.
 pub const GROUP_UP_MS: u64 = 15_000;
 /// How long, ms, nothing may be missing before the drain ends: a doubled reply
@@ -90,6 +92,11 @@ const SLEEP_US_MAX: u64 = 10_000;
 pub const MESSAGE: MessageId = MessageId(1);
 
 const NOBODY: u32 = u32::MAX;
+
+/// How long, ms, so many clients may take to get in.
+pub fn connect_ms(clients: u32) -> u64 {
+    CONNECT_PHASE_MS + CONNECT_PHASE_MS_A_CLIENT * u64::from(clients)
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -146,6 +153,8 @@ struct Slot {
     hearer: Option<Box<Hearer>>,
     /// In `reconnect-storm` and `mixed`.
     storm: Option<Box<Return>>,
+    /// In `login-storm`.
+    arrival: Option<Box<Arrival>>,
     /// Waits in the gateway's queue.
     waits: bool,
 }
@@ -276,6 +285,7 @@ impl Fleet {
             walker: None,
             hearer: None,
             storm: plan.cut_every_ms.map(|_| Box::default()),
+            arrival: plan.login_storm.map(|_| Box::default()),
             waits: false,
         });
         Self {
@@ -283,7 +293,10 @@ impl Fleet {
             rng: ChaCha20Rng::from_seed(secret),
             slots: slots.collect(),
             by_conn: Vec::new(),
-            queue: (0..plan.count).collect(),
+            queue: match plan.login_storm {
+                Some(_) => VecDeque::new(),
+                None => (0..plan.count).collect(),
+            },
             without_side: VecDeque::new(),
             timers: Timers::new(plan.count),
             dirty: VecDeque::new(),
@@ -305,8 +318,7 @@ impl Fleet {
             in_flight: 0,
             groups_up: 0,
             pending: 0,
-            connect_deadline: now
-                .after_ms(CONNECT_PHASE_MS + CONNECT_PHASE_MS_A_CLIENT * u64::from(plan.count)),
+            connect_deadline: now.after_ms(connect_ms(plan.count)),
             group_deadline: now,
             swept_at: now,
             sweep_position: 0,
@@ -333,6 +345,7 @@ impl Fleet {
             ));
             self.cuts = storm::cuts(plan, at);
             self.leaves = mixed::leaves(plan, at);
+            self.connect_deadline = at.after_ms(plan.duration_ms + connect_ms(plan.count));
             self.phase = Phase::Running;
         }
     }
@@ -513,8 +526,8 @@ impl Fleet {
             now,
         };
         call(client, &mut self.shared, &mut judge);
-        if seen.queued {
-            self.wait_in_queue(index, now);
+        if let Some(position) = seen.queued {
+            self.wait_in_queue(index, position, now);
         }
         if seen.logged_in {
             self.enter(index, now);
@@ -542,6 +555,7 @@ impl Fleet {
         if let Some(closed) = seen.closed {
             self.end_by(index, closed, now);
         }
+        self.take_part(index, now);
     }
 
     fn set_group_up(&mut self, index: u32, up: bool) {
@@ -565,6 +579,7 @@ impl Fleet {
         match self.phase {
             Phase::Connecting => self.advance_connecting(now),
             Phase::Ready | Phase::Drained | Phase::Done => {}
+            Phase::Running if self.plan.login_storm.is_some() => self.advance_storm(now),
             Phase::Running => self.advance_running(now),
             Phase::Draining {
                 deadline,
@@ -665,6 +680,7 @@ impl Fleet {
                 self.enter_room(index);
                 self.look_around(index);
                 self.handle_client_timeout(index, now);
+                self.take_part(index, now);
             }
             _ => {}
         }

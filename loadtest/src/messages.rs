@@ -61,6 +61,8 @@ pub struct WorkerPlan {
     pub cut_every_ms: Option<u64>,
     /// In `mixed`: how often a part of the clients logs out and in anew, ms.
     pub leave_every_ms: Option<u64>,
+    /// The scenario `login-storm`.
+    pub login_storm: Option<LoginStorm>,
     /// Whether io_uring carries the sockets; otherwise epoll.
     pub uring: bool,
 }
@@ -79,6 +81,24 @@ pub struct WalkPlan {
     pub visible: f64,
     /// Number of the run, by which its clients know each other on the map.
     pub run: u32,
+}
+
+/// What `login-storm` wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginStorm {
+    /// How long a client stays once it is in, ms.
+    pub stay_ms: u64,
+}
+
+/// What clients of `login-storm` saw of the queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queued {
+    /// Clients that were told that they wait.
+    pub waited: u64,
+    /// The last position that one was told.
+    pub position_max: u32,
+    /// Clients that were cut while they waited.
+    pub cut: u64,
 }
 
 /// What `mixed` did, beside what every scenario does.
@@ -148,6 +168,8 @@ pub struct Progress {
     pub logged_in: u32,
     /// Clients that were given up.
     pub failed: u32,
+    /// Clients that wait in the gateway's queue.
+    pub waiting: u32,
     /// Application messages sent so far.
     pub sent: u64,
     /// Received so far.
@@ -191,6 +213,10 @@ pub struct Outcome {
     pub sent_beside: Option<u64>,
     /// Only in `mixed`.
     pub mixed: Option<Mixed>,
+    /// Only in `login-storm`.
+    pub queued: Option<Queued>,
+    /// How long clients waited in the queue, all of these: (microseconds, count).
+    pub waits: Vec<(u64, u64)>,
     /// `reconnect-storm` and `mixed`: returns to a session.
     pub resumes: u64,
     /// Returns that had to log in anew.

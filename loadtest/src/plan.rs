@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::admin::AdminUrl;
 use crate::args::{EngineChoice, LaneName, LoadtestArgs, Scenario, Transport};
 use crate::fail_if::Condition;
-use crate::messages::{RoomPlan, WalkPlan, WorkerPlan};
+use crate::messages::{LoginStorm, RoomPlan, WalkPlan, WorkerPlan};
 use crate::payload::PREFIX_BYTES;
 use crate::worker::CONNECTIONS_SPARE;
 
@@ -51,6 +51,10 @@ const CUT_EVERY_MS: u64 = 2_000;
 const LEAVE_EVERY_MS: u64 = 3_000;
 /// In a window shorter than that of so many cuts, each client is cut so often; the same of leaving.
 const CUTS_MIN: u64 = 3;
+/// How long a client of `login-storm` stays, seconds, unless asked for.
+const STAY_SECONDS: f64 = 1.0;
+/// The longest, seconds.
+const STAY_SECONDS_MAX: f64 = 3_600.0;
 /// Longest drain, seconds.
 const DRAIN_SECONDS_MAX: f64 = 300.0;
 /// Longest window, seconds: ten years.
@@ -124,7 +128,11 @@ impl Plan {
         let room_clients = match args.scenario {
             Scenario::Chat => Some(ROOM_CLIENTS),
             Scenario::Broadcast => Some(args.clients),
-            Scenario::Echo | Scenario::Walk | Scenario::ReconnectStorm | Scenario::Mixed => None,
+            Scenario::Echo
+            | Scenario::Walk
+            | Scenario::ReconnectStorm
+            | Scenario::Mixed
+            | Scenario::LoginStorm => None,
         };
         if room_clients.is_some() && payload_bytes + SAY_BYTES > PAYLOAD_BYTES_MAX {
             let problem = format!("must be {} at most here", PAYLOAD_BYTES_MAX - SAY_BYTES);
@@ -166,9 +174,15 @@ impl Plan {
             let problem = "carries nothing of the reliable lane: take --lane unreliable or sequenced, or --scenario mixed";
             return Err(Unable::argument("--side-path", problem));
         }
-        let duration_ms = seconds("--duration", args.duration, DURATION_SECONDS_MAX)?;
+        let login_storm = login_storm(args)?;
+        let duration_ms = match login_storm {
+            // Until the last one has set out.
+            Some(_) if rate > 0.0 => (f64::from(args.clients) * 1e3 / rate).ceil() as u64,
+            Some(_) => return Err(Unable::argument("--rate", "must be above 0 in login-storm")),
+            None => seconds("--duration", args.duration, DURATION_SECONDS_MAX)?,
+        };
         let drain_ms = seconds("--drain", args.drain, DRAIN_SECONDS_MAX)?;
-        let sends_a_client = rate * args.duration / f64::from(args.clients);
+        let sends_a_client = rate * duration_ms as f64 / 1e3 / f64::from(args.clients);
         if sends_a_client >= f64::from(u32::MAX) {
             let problem = "makes more than 2^32 sends a client; take more clients or less time";
             return Err(Unable::argument("--rate", problem));
@@ -200,7 +214,10 @@ impl Plan {
             group: args.group.unwrap_or(match args.scenario {
                 Scenario::Walk => GROUP_WALK,
                 Scenario::Chat | Scenario::Broadcast => GROUP_CHAT,
-                Scenario::Echo | Scenario::ReconnectStorm | Scenario::Mixed => GROUP_ECHO,
+                Scenario::Echo
+                | Scenario::ReconnectStorm
+                | Scenario::Mixed
+                | Scenario::LoginStorm => GROUP_ECHO,
             }),
             payload_bytes,
             walk: walks.then_some(WalkPlan { visible, run }),
@@ -210,6 +227,7 @@ impl Plan {
             }),
             cut_every_ms: is_cut.then(|| often_enough(CUT_EVERY_MS, duration_ms)),
             leave_every_ms: is_mixed.then(|| often_enough(LEAVE_EVERY_MS, duration_ms)),
+            login_storm,
             uring: engine == EngineKind::Uring,
         };
         let admins: Vec<AdminUrl> = args
@@ -244,6 +262,25 @@ impl Plan {
             fail_if,
         })
     }
+}
+
+/// What `login-storm` wants, if that is what runs.
+fn login_storm(args: &LoadtestArgs) -> Result<Option<LoginStorm>, Unable> {
+    if args.scenario != Scenario::LoginStorm {
+        return match args.stay {
+            None => Ok(None),
+            Some(_) => Err(Unable::argument("--stay", "is for --scenario login-storm")),
+        };
+    }
+    if args.lane != LaneName::Reliable {
+        let problem = "login-storm asks over the reliable lane, which alone has answers";
+        return Err(Unable::argument("--lane", problem));
+    }
+    let stay = args.stay.unwrap_or(STAY_SECONDS);
+    in_range("--stay", stay, 0.0, STAY_SECONDS_MAX)?;
+    Ok(Some(LoginStorm {
+        stay_ms: (stay * 1e3).round() as u64,
+    }))
 }
 
 /// So often, or more often where the window is short.

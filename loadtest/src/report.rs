@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::fail_if::{Condition, Judged};
 use crate::latency::{Latencies, Percentiles};
-use crate::messages::{Mixed, Outcome};
+use crate::messages::{Mixed, Outcome, Queued};
 use crate::progress::grouped;
 
 /// What `--json` writes.
@@ -67,6 +67,8 @@ pub struct Report {
     pub frames_sent_beside: Option<u64>,
     /// Only in `mixed`: what the clients did.
     pub mixed: Option<Mixed>,
+    /// Only in `login-storm`: what the clients saw of the queue.
+    pub queue: Option<QueueFigures>,
     /// Only in `reconnect-storm` and `mixed`: returns to a session.
     pub resumes: Option<u64>,
     /// Returns that had to log in anew, likewise.
@@ -80,6 +82,20 @@ pub struct Report {
     pub latency_us: Percentiles,
     /// By role.
     pub server: BTreeMap<String, ServerFigures>,
+}
+
+/// What the clients of `login-storm` saw of the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct QueueFigures {
+    /// How many waited, and how far behind.
+    #[serde(flatten)]
+    pub seen: Queued,
+    /// Half of those who waited did so no longer than this.
+    pub wait_p50_us: u64,
+    /// 99 of 100 did not.
+    pub wait_p99_us: u64,
+    /// Nobody waited longer.
+    pub wait_max_us: u64,
 }
 
 /// Figures of one role of the server; `None` where its admin port does not tell.
@@ -130,6 +146,8 @@ pub struct Totals {
     pub latencies: Latencies,
     /// All times of coming back.
     pub back: Latencies,
+    /// How long clients waited in the queue.
+    pub waits: Latencies,
 }
 
 impl Totals {
@@ -138,6 +156,13 @@ impl Totals {
         let sum = &mut self.sum;
         self.latencies.add_counts(&outcome.latency);
         self.back.add_counts(&outcome.back);
+        self.waits.add_counts(&outcome.waits);
+        if let Some(one) = &outcome.queued {
+            let sum = sum.queued.get_or_insert_default();
+            sum.waited += one.waited;
+            sum.position_max = sum.position_max.max(one.position_max);
+            sum.cut += one.cut;
+        }
         sum.resumes += outcome.resumes;
         sum.relogins += outcome.relogins;
         if sum.unable.is_none() {
@@ -180,11 +205,25 @@ impl Totals {
     }
 }
 
+impl Totals {
+    /// What the clients saw of the queue.
+    pub fn queue(&self) -> Option<QueueFigures> {
+        let waits = self.waits.percentiles();
+        self.sum.queued.map(|seen| QueueFigures {
+            seen,
+            wait_p50_us: waits.p50,
+            wait_p99_us: waits.p99,
+            wait_max_us: waits.max,
+        })
+    }
+}
+
 impl Report {
     /// Everything that is wrong, one line each; empty means exit code 0.
     pub fn wrong(&self, fail_if: &[Condition]) -> Vec<String> {
         let mut wrong = Vec::new();
-        if self.clients_connected < self.clients_wanted {
+        // In a storm of logins clients leave while others come.
+        if self.queue.is_none() && self.clients_connected < self.clients_wanted {
             wrong.push(format!(
                 "{} of {} clients were not in",
                 grouped(u64::from(self.clients_wanted - self.clients_connected)),
@@ -231,6 +270,8 @@ impl Report {
             "each client saw exactly who was near, and where"
         } else if self.mixed.is_some() {
             "every request was answered, once and in order; no message came twice, late or harmed"
+        } else if self.queue.is_some() {
+            "all got in, nobody was overtaken in the queue, and each was answered"
         } else {
             "everything came back, once, in order and unharmed"
         }
@@ -294,6 +335,19 @@ impl Report {
                 grouped(mixed.cuts),
                 grouped(mixed.logouts),
                 grouped(mixed.frames_lost_allowed),
+            );
+        }
+        if let Some(queue) = &self.queue {
+            let _ = writeln!(
+                out,
+                "queue      {} waited, position {} at most, {} of them cut meanwhile; wait p50 {:.2} s, \
+                 p99 {:.2} s, max {:.2} s",
+                grouped(queue.seen.waited),
+                grouped(u64::from(queue.seen.position_max)),
+                grouped(queue.seen.cut),
+                queue.wait_p50_us as f64 / 1e6,
+                queue.wait_p99_us as f64 / 1e6,
+                queue.wait_max_us as f64 / 1e6,
             );
         }
         if let (Some(resumes), Some(relogins)) = (self.resumes, self.relogins) {

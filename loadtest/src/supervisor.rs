@@ -196,6 +196,8 @@ struct Run {
     rate: f64,
     duration_ms: u64,
     drain_ms: u64,
+    queue_ms: u64,
+    is_login_storm: bool,
     workers: Workers,
     known: Vec<Known>,
     server: Server,
@@ -216,9 +218,7 @@ struct Run {
 impl Run {
     fn new(args: &LoadtestArgs, plan: &Plan, workers: Workers, server: Server) -> Self {
         let now = Instant::now();
-        let connect_ms = fleet::CONNECT_PHASE_MS
-            + fleet::CONNECT_PHASE_MS_A_CLIENT * u64::from(args.clients)
-            + fleet::GROUP_UP_MS;
+        let connect_ms = fleet::connect_ms(args.clients) + fleet::GROUP_UP_MS;
         let whole = &plan.workers[0];
         let record = Record {
             roles: server.processes(),
@@ -229,6 +229,8 @@ impl Run {
             rate: whole.rate,
             duration_ms: whole.duration_ms,
             drain_ms: whole.drain_ms,
+            queue_ms: whole.queue_ms(),
+            is_login_storm: whole.login_storm.is_some(),
             known: plan.workers.iter().map(|_| Known::default()).collect(),
             workers,
             server,
@@ -313,6 +315,11 @@ impl Run {
                 return;
             }
         };
+        if progress.waiting > 0 {
+            // They move, or their worker gives them up.
+            let patience = Duration::from_millis(self.queue_ms) + SLACK;
+            self.deadline = self.deadline.max(Instant::now() + patience);
+        }
         self.recent.add_counts(&progress.latency);
         known.progress = Progress {
             latency: Vec::new(),
@@ -368,7 +375,12 @@ impl Run {
         ));
         self.workers.send(&ToWorker::Start { at_us });
         self.phase = Phase::Running;
-        let window = Duration::from_millis(START_LEAD_MS + self.duration_ms + self.drain_ms);
+        let storm_ms = match self.is_login_storm {
+            true => fleet::connect_ms(self.clients) + self.queue_ms,
+            false => 0,
+        };
+        let window_ms = START_LEAD_MS + self.duration_ms + storm_ms + self.drain_ms;
+        let window = Duration::from_millis(window_ms);
         self.deadline = Instant::now() + window + SLACK;
     }
 
@@ -476,6 +488,7 @@ impl Run {
             totals.add(outcome);
         }
         self.record.curve = totals.latencies.curve();
+        let queue = totals.queue();
         let sum = totals.sum;
         if let Some(problem) = sum
             .unable
@@ -530,6 +543,7 @@ impl Run {
                 .filter(|(_, clients)| *clients > 0)
                 .map(|(seen, clients)| seen as f64 / clients as f64),
             frames_sent_beside: sum.sent_beside,
+            queue,
             mixed: sum.mixed,
             resumes: come_back.then_some(sum.resumes),
             relogins: come_back.then_some(sum.relogins),

@@ -8,7 +8,7 @@ use protocol::body::Lane;
 use protocol::client::Closed;
 
 use crate::latency::Latencies;
-use crate::messages::Mixed;
+use crate::messages::{Mixed, Queued};
 
 /// Reasons that are not close reasons of the wire.
 pub const REASONS: &[&str] = &[
@@ -27,6 +27,8 @@ pub const REASONS: &[&str] = &[
     "not_sent",
     "off_path",
     "open_files",
+    "overtaken",
+    "place_lost",
     "token_unusable",
     "unknown_reply",
     "view_contradiction",
@@ -87,6 +89,10 @@ pub struct Tally {
     pub relogins: u64,
     /// From setting out until back, all of these.
     pub back: Latencies,
+    /// Only told in `login-storm`.
+    pub queued: Queued,
+    /// How long clients waited in the queue.
+    pub waits: Latencies,
     /// Only told in `mixed`.
     pub mixed: Mixed,
     /// Application messages.

@@ -53,6 +53,7 @@ impl Clients {
             group: None,
             payload: 64,
             visible: None,
+            stay: None,
             seed: 1,
             processes: None,
             admin: Vec::new(),

@@ -334,6 +334,18 @@ impl Cluster {
         issue(&self.token_secret, claims).expect("a token")
     }
 
+    /// Runs a load test against this address, until it ends; and its result.
+    pub fn load(&self, target: SocketAddr, how: &[&str]) -> (crate::Outcome, serde_json::Value) {
+        let secret = std::fs::read_to_string(self.path().join("token.secret")).expect("a key");
+        let (target, key) = (target.to_string(), URL_SAFE_NO_PAD.encode(self.gateway_key));
+        let mut arguments = vec!["loadtest", &target, "--key", &key, "--token-key"];
+        arguments.extend([secret.trim(), "--audience", AUDIENCE, "--json", "load.json"]);
+        arguments.extend(how);
+        let outcome = crate::run(self.path(), &arguments);
+        let text = std::fs::read_to_string(self.path().join("load.json")).expect("a result");
+        (outcome, serde_json::from_str(&text).expect("JSON"))
+    }
+
     /// A second gateway beside the first, which starts with its own `name`, ports
     /// 17000 and 17001, and the keys given.
     pub fn other_gateway(&self, identity_file: &str, game_key: &str) -> Process {

@@ -196,6 +196,16 @@ fn players_beyond_the_cap_wait_on_their_connection_and_get_in_in_order() {
         cluster.metrics("gateway").value("sallyport_gateway_queued"),
         4
     );
+    let online = admin(&cluster, &["online"]);
+    assert_eq!(online.code, 0, "{}", online.err);
+    for line in [
+        "online     2\n",
+        "version    1                        2\n",
+        "gateway    gateway-1                2\n",
+        "queue      4 wait, 0 places are kept;",
+    ] {
+        assert!(online.out.contains(line), "{line}{}", online.out);
+    }
     // One loses its connection and comes back: its place is where it was, over UDP too.
     queue[1].cut();
     cluster.wait_metric("center", "sallyport_center_queue_away", |away| away == 1);
@@ -226,6 +236,49 @@ fn players_beyond_the_cap_wait_on_their_connection_and_get_in_in_order() {
 }
 
 #[test]
+fn nobody_gets_ahead_with_a_copied_token_or_by_coming_again_and_again() {
+    let cluster = Cluster::start(&[], CAPPED, &[]);
+    let mut playing: Vec<_> = ["ann", "bob"]
+        .into_iter()
+        .map(|name| Player::login(&cluster, name))
+        .collect();
+    let token = cluster.token("first");
+    let mut first = Player::connect(&cluster, token.clone());
+    first.wait("a place", |seen| !seen.queued.is_empty());
+    let mut mallory = waiting(&cluster, "mallory");
+    assert_eq!(position(&mallory), Some(2));
+    // What she has seen of another's login gets her nothing, and costs the other nothing.
+    for _ in 0..3 {
+        let mut thief = Player::connect(&cluster, token.clone());
+        let refused = Closed::ByGateway(Some(CloseReason::TokenReused));
+        assert_eq!(thief.wait_closed(), refused);
+    }
+    // Nor does it get her ahead to come again, with and without leaving her place.
+    for round in 0..4 {
+        let again = if round % 2 == 0 {
+            mallory.cut();
+            cluster.wait_metric("center", "sallyport_center_queue_away", |away| away == 1);
+            waiting(&cluster, "mallory")
+        } else {
+            waiting(&cluster, "mallory")
+        };
+        mallory = again;
+        assert_eq!(position(&mallory), Some(2));
+    }
+    // Many places cost as many accounts, and are behind.
+    let behind: Vec<_> = (0..5)
+        .map(|number| waiting(&cluster, &format!("mallory-{number}")))
+        .collect();
+    assert_eq!(position(&behind[4]), Some(7));
+    first.pump();
+    assert_eq!((first.seen.closed, position(&first)), (None, Some(1)));
+    playing.remove(0).logout();
+    first.wait("its turn", |seen| seen.session.is_some());
+    mallory.pump();
+    assert_eq!(mallory.seen.session, None);
+}
+
+#[test]
 fn the_queue_outlives_a_restart_of_center_and_tells_who_moves_up() {
     let mut cluster = Cluster::start(&[], CAPPED, &[]);
     let ann = Player::login(&cluster, "ann");
@@ -251,4 +304,29 @@ fn the_queue_outlives_a_restart_of_center_and_tells_who_moves_up() {
     second.wait("its turn", |seen| seen.session.is_some());
     first.logout();
     second.logout();
+}
+
+#[test]
+fn a_storm_of_logins_gets_in_through_the_queue_and_nobody_is_overtaken() {
+    let cluster = Cluster::start(
+        &[],
+        &["sessions_online_max=20", "queue.returning_ms=0"],
+        &[],
+    );
+    let how = "--scenario login-storm --clients 120 --rate 400 --stay 0.2";
+    let how: Vec<_> = how.split(' ').collect();
+    let (load, report) = cluster.load(cluster.address(), &how);
+    assert_eq!(load.code, 0, "{}{}", load.out, load.err);
+    assert_eq!(report["connect_failures"], 0, "{report}");
+    assert_eq!(report["frames_received"], 120, "{report}");
+    assert!(
+        report["clients_connected"].as_u64().unwrap() <= 20,
+        "{report}"
+    );
+    let queue = |field: &str| report["queue"][field].as_u64().unwrap();
+    assert!(queue("waited") >= 60, "{report}");
+    assert!(queue("position_max") >= 40, "{report}");
+    assert!(queue("cut") >= 1, "{report}");
+    // What is behind the last waits as long as it takes 20 at a time to play and leave.
+    assert!(queue("wait_max_us") >= 400_000, "{report}");
 }

@@ -6,8 +6,6 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cluster::Cluster;
@@ -89,16 +87,11 @@ fn a_player_plays_through_a_bad_network() {
 
 /// Runs a load test through a proxy; its exit code and its result.
 fn load(cluster: &Cluster, proxy: &Proxy, how: &[&str]) -> (i32, serde_json::Value) {
-    let secret = std::fs::read_to_string(cluster.path().join("token.secret")).expect("a key");
-    let key = URL_SAFE_NO_PAD.encode(cluster.gateway_key);
-    let address = proxy.address.to_string();
-    let mut arguments = vec!["loadtest", &address, "--key", &key, "--token-key"];
-    arguments.extend([secret.trim(), "--audience", crate::cluster::AUDIENCE]);
-    arguments.extend("--json load.json --clients 20 --rate 400 --duration 1.5".split(' '));
+    let mut arguments: Vec<_> = "--clients 20 --rate 400 --duration 1.5"
+        .split(' ')
+        .collect();
     arguments.extend(how);
-    let outcome = run(cluster.path(), &arguments);
-    let text = std::fs::read_to_string(cluster.path().join("load.json")).expect("a result");
-    let report: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let (outcome, report) = cluster.load(proxy.address, &arguments);
     assert_eq!(report["clients_connected"], 20, "{}", outcome.err);
     (outcome.code, report)
 }

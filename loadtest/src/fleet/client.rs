@@ -1,7 +1,7 @@
 //! One client of the fleet: its credentials, what it sends, and the judgement
 //! of what it receives.
 
-use protocol::body::{Lane, MessageHeader, MessageKind};
+use protocol::body::{Lane, MessageHeader, MessageKind, QueuePosition};
 use protocol::chat::SAY;
 use protocol::cipher::RekeyPolicy;
 use protocol::client::{Client, ClientConfig, Closed, Event};
@@ -35,7 +35,8 @@ const LARGE_SEND_BYTES: usize = 32_768;
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     pub logged_in: bool,
-    pub queued: bool,
+    /// Where it is in the gateway's queue.
+    pub queued: Option<QueuePosition>,
     pub resumed: bool,
     pub group_up: Option<bool>,
     pub closed: Option<Closed>,
@@ -79,7 +80,7 @@ impl Judge<'_> {
             }
             Event::Message(header, payload) => self.message(&header, payload),
             Event::Closed(closed) => self.seen.closed = Some(closed),
-            Event::Queued(_) => self.seen.queued = true,
+            Event::Queued(position) => self.seen.queued = Some(position),
             Event::Resumed(_) => self.seen.resumed = true,
             Event::SessionLost(_) => {}
             Event::ChannelJoined(..) => self.seen.is_joined = true,

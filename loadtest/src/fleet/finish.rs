@@ -1,14 +1,14 @@
 //! How clients get in and how they leave: retries, the end of each phase that
 //! waits for all of them, and the result of the worker.
 
+use protocol::body::QueuePosition;
 use protocol::client::Closed;
 use protocol::reason::CloseReason;
 use protocol::time::Time;
 
 use super::storm::Return;
 use super::{
-    ATTEMPTS_MAX, BACKOFF_MS, Fleet, GROUP_UP_MS, LOGOUTS_A_TURN, Milestone, Phase, QUEUE_MS,
-    Stage, landed,
+    ATTEMPTS_MAX, BACKOFF_MS, Fleet, GROUP_UP_MS, LOGOUTS_A_TURN, Milestone, Phase, Stage, landed,
 };
 use crate::messages::{Outcome, Progress};
 use crate::payload::mix;
@@ -65,17 +65,20 @@ impl Fleet {
         self.group_deadline = now.after_ms(GROUP_UP_MS);
         self.tally.enter();
         self.unable = None;
+        self.note_arrival(index, now);
     }
 
     /// A client is told where it is in the queue. There it may wait as long as that moves, and
     /// keeps nobody else from connecting.
-    pub(super) fn wait_in_queue(&mut self, index: u32, now: Time) {
+    pub(super) fn wait_in_queue(&mut self, index: u32, position: QueuePosition, now: Time) {
         let slot = &mut self.slots[index as usize];
         if slot.stage == Stage::LoggingIn && !std::mem::replace(&mut slot.waits, true) {
             self.in_flight -= 1;
         }
         self.unable = None;
-        self.connect_deadline = self.connect_deadline.max(now.after_ms(QUEUE_MS));
+        let patient_until = now.after_ms(self.plan.queue_ms());
+        self.connect_deadline = self.connect_deadline.max(patient_until);
+        self.note_position(index, position, now);
     }
 
     /// A connection is over, as the client's core says.
@@ -104,6 +107,7 @@ impl Fleet {
 
     /// The same of a client that does not come back.
     fn end_here(&mut self, index: u32, reason: &'static str, now: Time) {
+        let is_time = self.phase == Phase::Connecting || self.is_storming();
         let slot = &mut self.slots[index as usize];
         self.closes.extend(slot.conn.take());
         self.closes.extend(std::mem::take(&mut slot.side).conn);
@@ -114,7 +118,7 @@ impl Fleet {
                 self.in_flight -= landed(&mut slot.waits);
                 slot.attempts += 1;
                 let is_final = slot.attempts >= ATTEMPTS_MAX || FINAL.contains(&reason);
-                if is_final || self.phase != Phase::Connecting {
+                if is_final || !is_time {
                     self.fail(index, reason);
                 } else {
                     let pause_ms = BACKOFF_MS << (slot.attempts - 1);
@@ -168,25 +172,35 @@ impl Fleet {
         self.tally.outstanding = self.tally.outstanding.saturating_sub(missing);
     }
 
+    /// Those that are not in by now never get in.
+    pub(super) fn give_up_arriving(&mut self) {
+        for index in 0..self.slots.len() as u32 {
+            let stage = self.slots[index as usize].stage;
+            if stage.is_arriving() {
+                let slot = &mut self.slots[index as usize];
+                self.closes.extend(slot.conn.take());
+                slot.client = None;
+                slot.waits = false;
+                self.fail(index, "connect_timeout");
+            }
+        }
+        self.queue.clear();
+        self.in_flight = 0;
+    }
+
     pub(super) fn advance_connecting(&mut self, now: Time) {
+        if self.plan.login_storm.is_some() {
+            // Clients come when the window has begun.
+            self.phase = Phase::Ready;
+            self.milestone = Some(Milestone::Ready);
+            return;
+        }
         if self.tally.ever_in == 0 && self.unable.is_some() {
             self.finish();
             return;
         }
         if self.arriving > 0 && now >= self.connect_deadline {
-            for index in 0..self.slots.len() as u32 {
-                let stage = self.slots[index as usize].stage;
-                if stage.is_arriving() {
-                    let slot = &mut self.slots[index as usize];
-                    self.closes.extend(slot.conn.take());
-                    slot.client = None;
-                    slot.waits = false;
-                    self.fail(index, "connect_timeout");
-                }
-            }
-            self.queue.clear();
-            self.in_flight = 0;
-            return;
+            return self.give_up_arriving();
         }
         if self.arriving > 0 {
             return;
@@ -271,7 +285,7 @@ impl Fleet {
         }
     }
 
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         self.phase = Phase::Done;
         self.milestone = Some(Milestone::Done);
     }
@@ -284,6 +298,7 @@ impl Fleet {
             at_us: now.0,
             logged_in: self.tally.logged_in,
             failed: self.tally.failed,
+            waiting: self.slots.iter().filter(|slot| slot.waits).count() as u32,
             sent: self.tally.sent,
             received: self.tally.received,
             errors: self.tally.errors_total()
@@ -298,6 +313,7 @@ impl Fleet {
     pub fn outcome(&mut self) -> Outcome {
         let latency = self.tally.interval.take_counts();
         self.tally.earlier.add_counts(&latency);
+        let queued = self.queued();
         let not_sent = self.not_sent();
         self.tally.errors_add("not_sent", not_sent);
         Outcome {
@@ -316,6 +332,8 @@ impl Fleet {
             visible: self.world.as_ref().map(|world| world.looked),
             sent_beside: self.plan.side_path.then_some(self.tally.sent_beside),
             mixed: self.plan.is_mixed().then_some(self.tally.mixed),
+            queued,
+            waits: self.tally.waits.take_counts(),
             resumes: self.tally.resumes,
             relogins: self.tally.relogins,
             back: self.tally.back.take_counts(),

@@ -47,6 +47,7 @@ fn plan(lane: LaneName) -> WorkerPlan {
         rooms: None,
         cut_every_ms: None,
         leave_every_ms: None,
+        login_storm: None,
         uring: false,
     }
 }

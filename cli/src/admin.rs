@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 
 use axum::Router;
@@ -29,7 +29,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use backend::center_driver::Desk;
-use gateway::drive::Finder;
+use gateway::drive::Operator;
 use serde_json::{Map, Value, json};
 
 use crate::config::AdminConfig;
@@ -51,8 +51,8 @@ pub struct RoleView {
     pub stats: AddStats,
     /// Why it cannot serve, if so.
     pub not_ready: Box<dyn Fn() -> Option<String> + Send + Sync>,
-    /// Finds sessions, in a role that holds connections.
-    pub finder: Option<Finder>,
+    /// Asks the shards, in a role that holds connections.
+    pub operator: Option<Operator>,
     /// Takes bans, in center.
     pub desk: Option<Desk>,
 }
@@ -60,13 +60,61 @@ pub struct RoleView {
 /// The roles of this process and who may see them.
 struct Site {
     roles: Vec<Arc<RoleView>>,
-    bearer: Option<String>,
+    guard: Guard,
+}
+
+/// Who may ask: who gives the token, or everybody where there is none.
+#[derive(Clone)]
+pub struct Guard {
+    bearer: Arc<RwLock<Option<String>>>,
+    is_loopback: bool,
+}
+
+/// A token that has been read and is not in force.
+pub struct NewToken(Option<String>);
+
+impl Guard {
+    /// Reads the token of a new configuration.
+    ///
+    /// # Errors
+    /// Its file cannot be used, or there is none and others than this host can reach the port.
+    pub fn read(&self, config: &AdminConfig) -> anyhow::Result<NewToken> {
+        let token = read_token(config)?;
+        anyhow::ensure!(
+            token.is_some() || self.is_loopback,
+            "the admin port of this process can be reached from other hosts: keep \
+             admin.token_file, or restart it"
+        );
+        Ok(NewToken(token))
+    }
+
+    /// Lets who gives this token in from now on; whether it is another one.
+    pub fn take(&self, new: NewToken) -> bool {
+        let mut bearer = self.bearer.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = *bearer != new.0;
+        *bearer = new.0;
+        changed
+    }
+
+    fn lets_in(&self, given: &str) -> bool {
+        let bearer = self.bearer.read().unwrap_or_else(PoisonError::into_inner);
+        let bearer = bearer.as_deref();
+        bearer.is_none_or(|bearer| equal(given.as_bytes(), bearer.as_bytes()))
+    }
+}
+
+fn read_token(config: &AdminConfig) -> anyhow::Result<Option<String>> {
+    Ok(match (&config.token, &config.token_file) {
+        (Some(token), _) => Some(token.clone()),
+        (None, Some(path)) => Some(keys::read_admin_token(path)?),
+        (None, None) => None,
+    })
 }
 
 /// A bound admin port that does not answer yet.
 pub struct AdminPort {
     listener: TcpListener,
-    bearer: Option<String>,
+    guard: Guard,
 }
 
 impl AdminPort {
@@ -75,16 +123,21 @@ impl AdminPort {
     /// # Errors
     /// The port is taken, or the token file cannot be used.
     pub fn bind(config: &AdminConfig) -> anyhow::Result<Self> {
-        let bearer = match (&config.token, &config.token_file) {
-            (Some(token), _) => Some(token.clone()),
-            (None, Some(path)) => Some(keys::read_admin_token(path)?),
-            (None, None) => None,
-        };
+        let bearer = read_token(config)?;
         let listener = TcpListener::bind(config.listen).map_err(|error| {
             crate::run::listen_error("admin.listen", config.listen, "tcp", &error)
         })?;
         listener.set_nonblocking(true)?;
-        Ok(Self { listener, bearer })
+        let guard = Guard {
+            bearer: Arc::new(RwLock::new(bearer)),
+            is_loopback: listener.local_addr()?.ip().is_loopback(),
+        };
+        Ok(Self { listener, guard })
+    }
+
+    /// Who may ask, to be changed later.
+    pub fn guard(&self) -> Guard {
+        self.guard.clone()
     }
 
     /// Where it listens, the port filled in.
@@ -105,7 +158,7 @@ impl AdminPort {
             .build()?;
         let site = Arc::new(Site {
             roles,
-            bearer: self.bearer,
+            guard: self.guard,
         });
         let listener = {
             let _inside = runtime.enter();
@@ -139,22 +192,15 @@ fn router(site: Arc<Site>) -> Router {
 }
 
 async fn authorize(State(site): State<Arc<Site>>, request: Request, next: Next) -> Response {
-    if let Some(bearer) = &site.bearer {
-        let given = request
-            .headers()
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.strip_prefix("Bearer "))
-            .unwrap_or_default();
-        if !equal(given.as_bytes(), bearer.as_bytes()) {
-            let ask = [(header::WWW_AUTHENTICATE, "Bearer")];
-            return (
-                StatusCode::UNAUTHORIZED,
-                ask,
-                "give the token of admin.token_file\n",
-            )
-                .into_response();
-        }
+    let given = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "));
+    if !site.guard.lets_in(given.unwrap_or_default()) {
+        let ask = [(header::WWW_AUTHENTICATE, "Bearer")];
+        let why = "give the token of admin.token_file\n";
+        return (StatusCode::UNAUTHORIZED, ask, why).into_response();
     }
     next.run(request).await
 }
@@ -232,7 +278,7 @@ async fn sessions(
     State(site): State<Arc<Site>>,
     Query(wanted): Query<BTreeMap<String, String>>,
 ) -> Response {
-    let Some(finder) = site.roles.iter().find_map(|role| role.finder.as_ref()) else {
+    let Some(operator) = site.roles.iter().find_map(|role| role.operator.as_ref()) else {
         let why = "no gateway runs in this process: ask the gateways\n";
         return (StatusCode::NOT_FOUND, why).into_response();
     };
@@ -240,7 +286,7 @@ async fn sessions(
         let why = "say whose: /sessions?account=NAME\n";
         return (StatusCode::BAD_REQUEST, why).into_response();
     };
-    match finder.find(account).await {
+    match operator.find(account).await {
         Ok(found) => {
             let found: Vec<Value> = found.iter().map(sessions::json).collect();
             axum::Json(json!({ "sessions": found })).into_response()

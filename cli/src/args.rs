@@ -39,8 +39,8 @@ pub enum Command {
     #[command(after_help = "Examples:\n  \
         sallyport gateway --config /etc/sallyport/gateway.toml\n  \
         sallyport gateway --config gateway.toml --set engine.kind=epoll --set log.level=debug\n\n\
-        SIGHUP reloads log.level and says which other keys need a restart; SIGTERM drains, a second\n\
-        one ends at once.")]
+        SIGHUP takes over what can change live (limits, token keys, versions, certificates, ...) and\n\
+        says which keys need a restart; SIGTERM drains, a second one ends at once.")]
     Gateway(RoleArguments),
     /// Run center: accounts, sessions, fences
     #[command(after_help = "Examples:\n  \

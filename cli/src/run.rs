@@ -57,6 +57,7 @@ pub fn run(arguments: &RoleArguments, role: &'static str) -> anyhow::Result<Verd
     let admin = AdminPort::bind(loaded.role.admin())?;
     let (mut running, view) = roles::start(&loaded.role)?;
     info!(role, listen = %running.address, admin = %admin.address()?, "started");
+    let guard = admin.guard();
     admin.serve(vec![view])?;
 
     let mut entries = loaded.entries;
@@ -68,7 +69,15 @@ pub fn run(arguments: &RoleArguments, role: &'static str) -> anyhow::Result<Verd
                     Request::Drain => break,
                     Request::EndNow => return Ok(Verdict::Good),
                     Request::Reload => {
-                        let new = read().and_then(|new| Ok((running.reload(&new.role)?, new)));
+                        let new = read().and_then(|new| {
+                            let token = guard.read(new.role.admin())?;
+                            let changed = running.reload(&new.role)?;
+                            let is_other = guard.take(token);
+                            if is_other {
+                                info!("the admin port wants another token from now on");
+                            }
+                            Ok((is_other || changed, new))
+                        });
                         match new {
                             Ok((changed, new)) => entries = reload(&level, entries, new, changed),
                             Err(wrong) => error!("not reloaded: {wrong:#}"),

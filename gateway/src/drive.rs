@@ -4,7 +4,7 @@
 //! the links, and the shard's core. Each shard is one pinned thread with one
 //! blocking point, the reactor, which the engine wakes through its descriptor.
 
-mod looks;
+mod operator;
 mod pace;
 mod sockets;
 mod uplinks;
@@ -35,8 +35,8 @@ use crate::engine::epoll::EpollEngine;
 use crate::engine::uring::UringEngine;
 use crate::engine::{self, ClosedBy, ConnId, Engine, EngineConfig, EngineKind, Events};
 use crate::shard::{Action, DatagramConfig, Notice, Shard, ShardConfig};
-use looks::{Ask, Looks};
-pub use looks::{Busy, Finder};
+use operator::{Ask, Desk};
+pub use operator::{Busy, Operator};
 use pace::Pace;
 use sockets::bind;
 use uplinks::Uplinks;
@@ -178,7 +178,7 @@ impl Gateway {
             fill_random(&mut seed).map_err(StartError::Random)?;
             let counters = Arc::new(Counters::default());
             let status = Arc::new(Status::default());
-            let (ask, looks) = looks::channel();
+            let (ask, desk) = operator::channel();
             let setup = Setup {
                 index,
                 core: config.pin.then_some(index as usize),
@@ -207,7 +207,7 @@ impl Gateway {
                 targets: std::iter::once(config.center)
                     .chain(config.instances.iter().copied())
                     .collect(),
-                looks,
+                desk,
             };
             // The engine is made on the thread that uses it; its failure is
             // told through this channel.
@@ -273,9 +273,9 @@ impl Gateway {
             .collect()
     }
 
-    /// Finds sessions, for another thread to ask.
-    pub fn finder(&self) -> Finder {
-        Finder {
+    /// What operators ask and tell the shards, from another thread.
+    pub fn operator(&self) -> Operator {
+        Operator {
             shards: self.shards.iter().map(|shard| shard.ask.clone()).collect(),
             stop: Arc::clone(&self.stop),
         }
@@ -388,7 +388,7 @@ struct Setup {
     engine: EngineConfig,
     identity: Identity,
     targets: Vec<DialTarget>,
-    looks: Looks,
+    desk: Desk,
 }
 
 fn run<E: Engine>(setup: Setup, started: &std::sync::mpsc::SyncSender<io::Result<()>>) {
@@ -442,7 +442,7 @@ struct ShardDriver<E: Engine> {
     /// The UDP socket, where there is one, and a second descriptor of what wakes us for it.
     datagrams: Option<(Datagrams, AsyncFd<OwnedFd>)>,
     uplinks: Uplinks,
-    looks: Looks,
+    desk: Desk,
     clock: Clock,
     counters: Arc<Counters>,
     status: Arc<Status>,
@@ -507,7 +507,7 @@ impl<E: Engine> ShardDriver<E> {
             wake,
             datagrams,
             uplinks,
-            looks: setup.looks,
+            desk: setup.desk,
             clock,
             counters: setup.counters,
             status: setup.status,
@@ -622,7 +622,7 @@ impl<E: Engine> ShardDriver<E> {
         self.status
             .ready
             .store(self.shard.is_ready(), Ordering::Relaxed);
-        let mut more = self.looks.turn(&self.shard);
+        let mut more = self.desk.turn(&mut self.shard);
         more |= self.engine.flush()?;
         if let Some((datagrams, _)) = &mut self.datagrams {
             more |= datagrams.is_full() || datagrams.prepare_sleep()?;

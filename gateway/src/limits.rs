@@ -291,6 +291,11 @@ fn charge(
     if rate.us == 0 {
         return Verdict::Pass;
     }
+    // Nobody can owe more than two bursts, but from tighter limits that a reload has lifted:
+    // who does may go on.
+    if full_at.us_since(now) > rate.burst_us().saturating_mul(2) {
+        *full_at = now + rate.burst_us().saturating_sub(rate.us);
+    }
     let next = (*full_at).max(now) + rate.us;
     let above_us = next.us_since(now).saturating_sub(rate.burst_us());
     let verdict = match penalty {

@@ -31,6 +31,7 @@ mod front;
 mod limiting;
 pub mod look;
 mod moves;
+mod operator;
 mod quality;
 mod queue;
 mod resume;
@@ -483,13 +484,13 @@ impl Shard {
         let ShardConfig {
             handshake_timeout_ms,
             login_timeout_ms,
-            idle_timeout_ms,
             write_timeout_ms,
             ..
         } = self.config;
         let Some(connection) = self.connection(id) else {
             return;
         };
+        let idle_timeout_ms = connection.idle_timeout_ms;
         let (deadline, reason) = match connection.phase {
             _ if connection.is_unheard() => (
                 connection.since.after_ms(u64::from(handshake_timeout_ms)),

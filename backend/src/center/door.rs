@@ -61,6 +61,12 @@ impl Center {
         }
     }
 
+    /// The operator lets so many be online from now on. Who is online stays.
+    pub fn handle_online_max(&mut self, now: Now, online_max: usize) {
+        self.settings.door.online_max = online_max;
+        self.admit(now);
+    }
+
     /// Whether a claim that comes now has to wait.
     pub(super) fn must_wait(&self, index: ShardIndex, claim: &Claim) -> bool {
         let shard = self.shards.by_index(index);

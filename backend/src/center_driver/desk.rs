@@ -1,9 +1,11 @@
-//! What operators ask of a running center, from other threads and back: bans.
+//! What operators ask of a running center, from other threads and back: bans, and how many
+//! may be online.
 //!
 //! Owns the queue and who waits for the disk. Invariant: so many requests wait at most, and one
 //! that changes something is answered well only when it is on disk.
 
 use std::collections::VecDeque;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -42,6 +44,7 @@ enum Request {
     Ban(BanKey, Ban, Answer<Result<(), DeskError>>),
     Unban(BanKey, Answer<Result<(), DeskError>>),
     List(Answer<Vec<(BanKey, Ban)>>),
+    OnlineMax(usize, SyncSender<()>),
 }
 
 /// How operators ask; any number of copies.
@@ -91,6 +94,18 @@ impl Desk {
         self.ask(Request::List).await
     }
 
+    /// Lets so many be online from now on; it is in force when this returns, which blocks until
+    /// then.
+    ///
+    /// # Errors
+    /// `Busy`.
+    pub fn set_online_max(&self, online_max: usize) -> Result<(), DeskError> {
+        let (answer, answered) = sync_channel(1);
+        let sent = self.0.try_send(Request::OnlineMax(online_max, answer));
+        sent.map_err(|_| DeskError::Busy)?;
+        answered.recv_timeout(PATIENCE).map_err(|_| DeskError::Busy)
+    }
+
     async fn ask<T>(&self, request: impl FnOnce(Answer<T>) -> Request) -> Result<T, DeskError> {
         let (answer, answered) = oneshot::channel();
         let sent = self.0.try_send(request(answer));
@@ -117,6 +132,10 @@ impl DeskEnd {
                     Some(batch) => self.wait(batch, answer, center),
                     None => drop(answer.send(Err(DeskError::Unknown))),
                 },
+                Request::OnlineMax(online_max, answer) => {
+                    center.handle_online_max(now, online_max);
+                    let _ = answer.try_send(());
+                }
                 Request::List(answer) => {
                     let bans = center.bans(now);
                     drop(answer.send(bans.map(|(key, ban)| (key.clone(), ban.clone())).collect()));

@@ -24,7 +24,7 @@ fn serve(token: Option<&str>) -> SocketAddr {
                 own.insert("sessions".to_owned(), json!(7));
             }),
             not_ready: Box::new(move || (name == "game").then(|| "no gateway yet".to_owned())),
-            finder: None,
+            operator: None,
             desk: None,
         })
     };

@@ -11,7 +11,7 @@ use uplink::PublicKey;
 
 use super::common::{AdminConfig, LogConfig};
 use super::map::WalkConfig;
-use super::reader::{Reader, key};
+use super::reader::{Reader, key, live};
 
 /// `[listen]` of a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,7 +144,7 @@ impl CenterConfig {
             sessions_max,
             // As many as there is room for, unless the games behind hold fewer.
             online_max: reader.integer32(
-                key("sessions_online_max"),
+                live("sessions_online_max"),
                 Some(sessions_max),
                 1..=10_000_000,
             ),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use uplink::PublicKey;
 
-use super::reader::{Reader, key, live, secret};
+use super::reader::{Reader, key, live, live_secret};
 use super::values::HostPort;
 
 /// `[admin]`: metrics, health and figures over HTTP.
@@ -64,8 +64,8 @@ impl AdminConfig {
     pub fn read(reader: &mut Reader<'_>, default_listen: &str) -> Self {
         let admin = Self {
             listen: reader.socket(key("admin.listen"), default_listen),
-            token: reader.optional_text(secret("admin.token")),
-            token_file: reader.optional_path(key("admin.token_file")),
+            token: reader.optional_text(live_secret("admin.token")),
+            token_file: reader.optional_path(live("admin.token_file")),
         };
         if admin.token.is_some() && admin.token_file.is_some() {
             reader.problem_at(

@@ -104,5 +104,15 @@ pub fn changes(before: &[Entry], after: &[Entry]) -> Vec<Change> {
             });
         }
     }
+    // Positions of other groups or instances do not compare.
+    let is_group = |change: &Change| change.path.starts_with("group.");
+    if changes
+        .iter()
+        .any(|change| is_group(change) && !change.reloadable)
+    {
+        for change in changes.iter_mut().filter(|change| is_group(change)) {
+            change.reloadable = false;
+        }
+    }
     changes
 }

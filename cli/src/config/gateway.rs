@@ -223,13 +223,13 @@ impl GatewayConfig {
             // 2^20 is the protocol's own bound; lower serves tests. Below 16 the
             // change of keys costs more than the frames.
             rekey_frames: reader.integer(
-                key("rekey.frames"),
+                live("rekey.frames"),
                 Some(limits::REKEY_FRAMES),
                 16..=limits::REKEY_FRAMES,
             ),
             // Below 64 bytes LZ4 hardly ever wins its own four bytes back.
             compression_bytes_min: reader.integer32(
-                key("compression.bytes_min"),
+                live("compression.bytes_min"),
                 Some(64),
                 1..=1 << 20,
             ),
@@ -293,8 +293,8 @@ impl GatewayListenConfig {
             udp: reader.boolean(key("listen.udp"), !proxy_required),
             key_file: reader.path(key("listen.key_file"), "gateway.key"),
             proxy_required,
-            proxy_trusted: reader.networks(key("listen.proxy_trusted"), &[]),
-            websocket_origins: reader.origins(key("listen.websocket_origins")),
+            proxy_trusted: reader.networks(live("listen.proxy_trusted"), &[]),
+            websocket_origins: reader.origins(live("listen.websocket_origins")),
             tls: TlsFiles::read(reader),
         };
         if listen.proxy_required && listen.udp {
@@ -373,25 +373,25 @@ impl LimitsConfig {
         };
         Self {
             sessions_max: reader.integer32(
-                key("limits.sessions_max"),
+                live("limits.sessions_max"),
                 Some(sessions),
                 1..=1_000_000,
             ),
             // At about 1 KiB each this bounds what strangers can take to 32 MiB,
             // and two connects of everybody at once still fit on most hosts.
             connections_before_login_max: reader.integer32(
-                key("limits.connections_before_login_max"),
+                live("limits.connections_before_login_max"),
                 Some(sessions.min(32_768)),
                 1..=1_000_000,
             ),
             // Two round trips of a bad mobile network, with one lost packet each.
             handshake_timeout_ms: reader.integer(
-                key("limits.handshake_timeout_ms"),
+                live("limits.handshake_timeout_ms"),
                 Some(5_000),
                 100..=60_000,
             ),
             login_timeout_ms: reader.integer(
-                key("limits.login_timeout_ms"),
+                live("limits.login_timeout_ms"),
                 Some(10_000),
                 100..=120_000,
             ),
@@ -399,20 +399,24 @@ impl LimitsConfig {
             // once a client may send its whole outbox again (1,024 messages), and
             // then go on.
             frames_per_second: reader.integer32(
-                key("limits.frames_per_second"),
+                live("limits.frames_per_second"),
                 Some(240),
                 0..=10_000_000,
             ),
-            frames_burst: reader.integer32(key("limits.frames_burst"), Some(1_200), 1..=10_000_000),
+            frames_burst: reader.integer32(
+                live("limits.frames_burst"),
+                Some(1_200),
+                1..=10_000_000,
+            ),
             // 240 frames of 1 KiB, rounded up; the burst takes a whole outbox
             // (256 KiB and its frame headers), and one largest frame has to fit.
             bytes_per_second: reader.integer32(
-                key("limits.bytes_per_second"),
+                live("limits.bytes_per_second"),
                 Some(262_144),
                 0..=1 << 30,
             ),
             bytes_burst: reader.integer32(
-                key("limits.bytes_burst"),
+                live("limits.bytes_burst"),
                 Some(12 * FRAME_BYTES_MAX),
                 FRAME_BYTES_MAX..=1 << 30,
             ),
@@ -420,20 +424,20 @@ impl LimitsConfig {
             // headers) must not make its client look slow; 1,000 clients that
             // stall hold 384 MiB at most. One largest frame has to fit.
             send_queue_bytes: reader.integer32(
-                key("limits.send_queue_bytes"),
+                live("limits.send_queue_bytes"),
                 Some(12 * FRAME_BYTES_MAX),
                 FRAME_BYTES_MAX..=1 << 26,
             ),
             // A phone that is out of reach for this long has lost its connection: it resumes.
             write_timeout_ms: reader.integer(
-                key("limits.write_timeout_ms"),
+                live("limits.write_timeout_ms"),
                 Some(15_000),
                 100..=600_000,
             ),
             // About 100 ms of a shard's busiest traffic to one backend, which
             // covers a short stall of it and is still memory nobody misses.
             uplink_queue_bytes: reader.integer32(
-                key("limits.uplink_queue_bytes"),
+                live("limits.uplink_queue_bytes"),
                 Some(4 << 20),
                 1 << 16..=1 << 30,
             ),
@@ -441,21 +445,21 @@ impl LimitsConfig {
             // What comes over loopback is this host's own: load tests, health checks, a proxy
             // that hides its clients.
             network_exempt: reader
-                .networks(key("limits.network_exempt"), &["127.0.0.0/8", "::1/128"]),
+                .networks(live("limits.network_exempt"), &["127.0.0.0/8", "::1/128"]),
             // A provider may put thousands of players behind one network, and after an outage
             // they all come at once. An eighth of what may be there before login.
             network_connections_max: reader.integer32(
-                key("limits.network_connections_max"),
+                live("limits.network_connections_max"),
                 Some(4_096),
                 0..=1_000_000,
             ),
             network_connections_per_second: reader.integer32(
-                key("limits.network_connections_per_second"),
+                live("limits.network_connections_per_second"),
                 Some(256),
                 0..=1_000_000,
             ),
             network_connections_burst: reader.integer32(
-                key("limits.network_connections_burst"),
+                live("limits.network_connections_burst"),
                 Some(4_096),
                 1..=1_000_000,
             ),
@@ -467,12 +471,12 @@ impl LimitsConfig {
             ),
             // A twentieth of what one core can do (4,000 logins a second).
             network_handshakes_per_second: reader.integer32(
-                key("limits.network_handshakes_per_second"),
+                live("limits.network_handshakes_per_second"),
                 Some(200),
                 0..=1_000_000,
             ),
             network_handshakes_burst: reader.integer32(
-                key("limits.network_handshakes_burst"),
+                live("limits.network_handshakes_burst"),
                 Some(4_096),
                 1..=1_000_000,
             ),
@@ -484,12 +488,12 @@ impl LimitsConfig {
             // A player who logs in anew each second is none; the burst is for one whose
             // network fails again and again and whose sessions do not wait.
             account_logins_per_minute: reader.integer32(
-                key("limits.account_logins_per_minute"),
+                live("limits.account_logins_per_minute"),
                 Some(60),
                 0..=60_000,
             ),
             account_logins_burst: reader.integer32(
-                key("limits.account_logins_burst"),
+                live("limits.account_logins_burst"),
                 Some(20),
                 1..=60_000,
             ),
@@ -504,7 +508,7 @@ fn penalty(reader: &mut Reader<'_>, path: &str, default: &str) -> Penalty {
         ("drop", Penalty::Drop),
         ("disconnect", Penalty::Disconnect),
     ];
-    reader.choice(key(path), default, &choices)
+    reader.choice(live(path), default, &choices)
 }
 
 /// [`limits::FRAME_BYTES_MAX`] in the width of these keys.
@@ -515,9 +519,9 @@ impl HeartbeatConfig {
         Self {
             // Mobile networks forget an idle mapping after 30 s at the earliest;
             // the timeout lets two heartbeats in a row get lost.
-            interval_ms: reader.integer(key("heartbeat.interval_ms"), Some(10_000), 100..=600_000),
+            interval_ms: reader.integer(live("heartbeat.interval_ms"), Some(10_000), 100..=600_000),
             idle_timeout_ms: reader.integer(
-                key("heartbeat.idle_timeout_ms"),
+                live("heartbeat.idle_timeout_ms"),
                 Some(30_000),
                 200..=1_800_000,
             ),
@@ -528,9 +532,9 @@ impl HeartbeatConfig {
 impl TokenConfig {
     fn read(reader: &mut Reader<'_>) -> Self {
         let token = Self {
-            audience: reader.text(key("token.audience"), "sallyport"),
-            keys: reader.public_keys(key("token.keys")),
-            key_files: reader.paths(key("token.key_files")),
+            audience: reader.text(live("token.audience"), "sallyport"),
+            keys: reader.public_keys(live("token.keys")),
+            key_files: reader.paths(live("token.key_files")),
         };
         if token.keys.is_empty() && token.key_files.is_empty() {
             reader.problem_at(
@@ -548,8 +552,8 @@ impl VersionsConfig {
     fn read(reader: &mut Reader<'_>) -> Self {
         let versions = Self {
             // Every version is let in until somebody says which are too old.
-            minimum: reader.integer32(key("versions.minimum"), Some(0), 0..=u32::MAX),
-            upgrade_address: reader.optional_text(key("versions.upgrade_address")),
+            minimum: reader.integer32(live("versions.minimum"), Some(0), 0..=u32::MAX),
+            upgrade_address: reader.optional_text(live("versions.upgrade_address")),
         };
         let address = versions.upgrade_address.as_deref();
         if versions.minimum > 0 && address.is_none() {
@@ -574,7 +578,7 @@ impl InstanceConfig {
     fn read(reader: &mut Reader<'_>, prefix: &str) -> Self {
         Self {
             peer: PeerConfig::read(reader, prefix),
-            versions: reader.versions(key(format!("{prefix}.client_versions"))),
+            versions: reader.versions(live(format!("{prefix}.client_versions"))),
         }
     }
 }

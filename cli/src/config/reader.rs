@@ -53,11 +53,11 @@ pub fn live(path: impl Into<String>) -> Key {
     }
 }
 
-/// A key whose value is never printed.
-pub fn secret(path: impl Into<String>) -> Key {
+/// The same for one whose value is never printed.
+pub fn live_secret(path: impl Into<String>) -> Key {
     Key {
         path: path.into(),
-        reloadable: false,
+        reloadable: true,
         secret: true,
     }
 }

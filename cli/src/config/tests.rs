@@ -156,10 +156,10 @@ fn a_reload_tells_live_keys_from_those_that_need_a_restart() {
             .map(|change| change.reloadable)
     };
     assert_eq!(changed.len(), 4, "{changed:?}");
-    assert_eq!(reloadable("limits.frames_burst"), Some(false));
+    assert_eq!(reloadable("limits.frames_burst"), Some(true));
     assert_eq!(reloadable("log.level"), Some(true));
     assert_eq!(reloadable("engine.shards"), Some(false));
-    assert_eq!(reloadable("admin.token_file"), Some(false));
+    assert_eq!(reloadable("admin.token_file"), Some(true));
 }
 
 #[test]

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 
 use super::{Running, boot};
 use crate::admin::{RoleView, metrics};
-use crate::config::{CenterConfig, GameConfig, GameKind, JournalKind};
+use crate::config::{CenterConfig, GameConfig, GameKind, JournalKind, RoleConfig};
 use crate::keys;
 
 /// Starts center.
@@ -58,12 +58,25 @@ pub fn start_center(config: &CenterConfig) -> anyhow::Result<(Running, RoleView)
     };
     let counters = Arc::new(CenterCounters::default());
     let shown = Arc::clone(&counters);
-    let running = spawn("center", async move |shutdown: Shutdown, opened: Opened| {
+    let mut running = spawn("center", async move |shutdown: Shutdown, opened: Opened| {
         let center = open_center(open, counters).await?;
         let _ = opened.send(center.local_address()?);
         drive_center(center, ended(shutdown)).await;
         Ok(())
     })?;
+    let told = desk.clone();
+    let mut online_max = config.online_max;
+    running.reload = Some(Box::new(move |role: &RoleConfig| -> anyhow::Result<bool> {
+        let RoleConfig::Center(config) = role else {
+            return Ok(false);
+        };
+        if config.online_max != online_max {
+            told.set_online_max(config.online_max as usize)?;
+            online_max = config.online_max;
+        }
+        // The change of the key says it.
+        Ok(false)
+    }));
     let stats = Arc::clone(&shown);
     let journal = Arc::clone(&shown);
     let view = RoleView {
@@ -91,7 +104,7 @@ pub fn start_center(config: &CenterConfig) -> anyhow::Result<(Running, RoleView)
             let degraded = metrics::value("sallyport_center_degraded", journal.samples());
             (degraded == Some(1)).then(|| "the journal cannot be written".to_owned())
         }),
-        finder: None,
+        operator: None,
         desk: Some(desk),
     };
     Ok((running, view))
@@ -224,7 +237,7 @@ fn view_games(games: Vec<Arc<GameCounters>>) -> RoleView {
             own.insert("sessions".to_owned(), json!(sessions));
         }),
         not_ready: Box::new(|| None),
-        finder: None,
+        operator: None,
         desk: None,
     }
 }

@@ -20,6 +20,7 @@ use gateway::limits::{Every, Limits, PLACES, Usage};
 use gateway::shard::{GroupConfig as ShardGroup, ShardConfig};
 use protocol::check::Rate;
 use protocol::cipher::RekeyPolicy;
+use protocol::handshake::StaticKey;
 use protocol::ids::{GroupId, ShardId};
 use protocol::reason::DropReason;
 use serde_json::json;
@@ -43,15 +44,18 @@ const WATCH_EVERY: Duration = Duration::from_millis(50);
 /// A key is missing, an address unknown, the engine forbidden, a limit too low,
 /// the port taken.
 pub fn start(config: &GatewayConfig) -> anyhow::Result<(Running, RoleView)> {
-    let settings = settings(config)?;
+    let (settings, fixed) = settings(config)?;
     let certificate = Arc::clone(&settings.shard.front.certificate);
+    let capacity = settings.connections_max;
+    let mut token_keys = settings.token_keys.clone();
     certificate.show(read_certificate(config)?);
     let gateway = Gateway::start(settings)?;
     let counters = gateway.counters();
     let engine = gateway.engine();
     let is_ready = gateway.readiness();
     let address = gateway.address();
-    let finder = gateway.finder();
+    let operator = gateway.operator();
+    let shards = operator.clone();
     let stats = counters.clone();
     let view = RoleView {
         name: "gateway",
@@ -89,7 +93,7 @@ pub fn start(config: &GatewayConfig) -> anyhow::Result<(Running, RoleView)> {
         not_ready: Box::new(move || {
             (!is_ready()).then(|| "center, or every instance of a group, is away".to_owned())
         }),
-        finder: Some(finder),
+        operator: Some(operator),
         desk: None,
     };
     let (tell, ended) = oneshot::channel();
@@ -107,12 +111,32 @@ pub fn start(config: &GatewayConfig) -> anyhow::Result<(Running, RoleView)> {
         gateway.drain();
     };
     let mut running = Running::new("gateway", address, drain, ended);
+    let started = config.clone();
     running.reload = Some(Box::new(move |role: &RoleConfig| -> anyhow::Result<bool> {
         let RoleConfig::Gateway(config) = role else {
             return Ok(false);
         };
-        let changed = certificate.show(read_certificate(config)?);
-        if changed {
+        // All of it is read and judged before any of it counts.
+        check_live(&started, config, capacity)?;
+        let new_certificate = read_certificate(config)?;
+        let new_keys = read_token_keys(config)?;
+        let mut shard = fixed.shard_config(config);
+        if !has_same_instances(&started, config) {
+            // Other groups or instances wait for a restart, and their versions with them.
+            shard.groups.clear();
+        }
+        shards.configure(&shard, &config.token.audience, &new_keys)?;
+        let mut changed = false;
+        if new_keys != token_keys {
+            changed = true;
+            tracing::info!(
+                keys = new_keys.len(),
+                "other keys may sign tokens from now on"
+            );
+            token_keys = new_keys;
+        }
+        if certificate.show(new_certificate) {
+            changed = true;
             let shown = config.listen.tls.as_ref();
             let file = shown.map(|files| files.certificate.display().to_string());
             let file = file.as_deref().unwrap_or("none, and TLS is off");
@@ -144,25 +168,57 @@ fn watch(gateway: &Gateway, is_draining: &AtomicBool) -> anyhow::Result<()> {
     }
 }
 
-fn settings(config: &GatewayConfig) -> anyhow::Result<Settings> {
+/// What of a new configuration a process that runs cannot take, although its keys are live.
+fn check_live(started: &GatewayConfig, new: &GatewayConfig, capacity: u32) -> anyhow::Result<()> {
+    // The engine's tables were made at the start.
+    let sessions_max = new.limits.sessions_max;
+    ensure!(
+        sessions_max <= capacity,
+        "limits.sessions_max = {sessions_max}: this process was started with room for {capacity} \
+         connections: set less, or restart it"
+    );
+    ensure!(
+        !started.listen.proxy_required || !new.listen.proxy_trusted.is_empty(),
+        "listen.proxy_trusted is empty: this process was started with listen.proxy_protocol = \
+         \"required\", and nobody could connect: name the balancers, or restart it"
+    );
+    Ok(())
+}
+
+/// Whether groups and their instances are those of before, in their order; versions apart.
+fn has_same_instances(started: &GatewayConfig, new: &GatewayConfig) -> bool {
+    let places = |config: &GatewayConfig| -> Vec<(u16, PeerConfig)> {
+        let groups = config.groups.iter();
+        groups
+            .flat_map(|group| group.instances.iter().map(|it| (group.id, it.peer.clone())))
+            .collect()
+    };
+    places(started) == places(new)
+}
+
+fn read_token_keys(config: &GatewayConfig) -> anyhow::Result<Vec<[u8; 32]>> {
     let mut token_keys: Vec<[u8; 32]> = config.token.keys.iter().map(|key| key.0).collect();
     for path in &config.token.key_files {
         token_keys.push(keys::read_token_public(path)?.0);
     }
-    let engine = choose_engine(config.engine.kind)?;
-    let shards = match config.engine.shards {
-        0 => thread::available_parallelism().map_or(1, NonZero::get),
-        shards => shards as usize,
-    };
-    let limits = &config.limits;
-    let connections = limits
-        .sessions_max
-        .saturating_add(limits.connections_before_login_max);
-    let per_shard = |total: u32| (total as usize).div_ceil(shards);
-    let mut groups = Vec::with_capacity(config.groups.len());
-    let mut instances = Vec::new();
-    for group in &config.groups {
-        groups.push(ShardGroup {
+    Ok(token_keys)
+}
+
+/// What of the shards' configuration comes from elsewhere than the file, and stays as long as
+/// the process.
+struct Fixed {
+    shards: u32,
+    boot: u64,
+    key: StaticKey,
+    usage: Arc<Usage>,
+}
+
+impl Fixed {
+    /// What each shard is told.
+    fn shard_config(&self, config: &GatewayConfig) -> ShardConfig {
+        let limits = &config.limits;
+        let per_shard = |total: u32| total.div_ceil(self.shards) as usize;
+        let groups = config.groups.iter().map(|group| ShardGroup {
             group: GroupId(group.id),
             instances: group
                 .instances
@@ -170,18 +226,13 @@ fn settings(config: &GatewayConfig) -> anyhow::Result<Settings> {
                 .map(|it| it.versions.clone())
                 .collect(),
         });
-        for instance in &group.instances {
-            instances.push(target(&format!("group {}", group.name), &instance.peer)?);
-        }
-    }
-    let ms = |ms: u64| u32::try_from(ms).unwrap_or(u32::MAX);
-    Ok(Settings {
-        shard: ShardConfig {
+        let ms = |ms: u64| u32::try_from(ms).unwrap_or(u32::MAX);
+        ShardConfig {
             gateway: config.name.clone(),
             shard: ShardId(0),
-            boot: boot()?,
-            key: keys::read_gateway(&config.listen.key_file)?,
-            groups,
+            boot: self.boot,
+            key: self.key.clone(),
+            groups: groups.collect(),
             sessions_max: per_shard(limits.sessions_max),
             connections_before_login_max: per_shard(limits.connections_before_login_max),
             handshake_timeout_ms: ms(limits.handshake_timeout_ms),
@@ -212,8 +263,8 @@ fn settings(config: &GatewayConfig) -> anyhow::Result<Settings> {
                 .unwrap_or_default()
                 .into(),
             seal_channels_once: config.seal_channels_once,
-            limits: limits_of(&config.limits),
-            usage: Arc::new(Usage::new(PLACES, usage_secret()?)),
+            limits: limits_of(limits),
+            usage: Arc::clone(&self.usage),
             front: FrontConfig {
                 proxy_required: config.listen.proxy_required,
                 trusted: Trust::new(config.listen.proxy_trusted.clone()),
@@ -221,8 +272,36 @@ fn settings(config: &GatewayConfig) -> anyhow::Result<Settings> {
                 certificate: Arc::default(),
             },
             datagrams: None,
-        },
+        }
+    }
+}
+
+fn settings(config: &GatewayConfig) -> anyhow::Result<(Settings, Fixed)> {
+    let token_keys = read_token_keys(config)?;
+    let engine = choose_engine(config.engine.kind)?;
+    let shards = match config.engine.shards {
+        0 => thread::available_parallelism().map_or(1, NonZero::get),
+        shards => shards as usize,
+    };
+    let fixed = Fixed {
         shards: u32::try_from(shards).unwrap_or(1),
+        boot: boot()?,
+        key: keys::read_gateway(&config.listen.key_file)?,
+        usage: Arc::new(Usage::new(PLACES, usage_secret()?)),
+    };
+    let limits = &config.limits;
+    let connections = limits
+        .sessions_max
+        .saturating_add(limits.connections_before_login_max);
+    let mut instances = Vec::new();
+    for group in &config.groups {
+        for instance in &group.instances {
+            instances.push(target(&format!("group {}", group.name), &instance.peer)?);
+        }
+    }
+    let settings = Settings {
+        shard: fixed.shard_config(config),
+        shards: fixed.shards,
         pin: config.engine.pin,
         engine: Some(engine),
         listen: config.listen.tcp,
@@ -233,7 +312,8 @@ fn settings(config: &GatewayConfig) -> anyhow::Result<Settings> {
         identity: keys::read_identity(&config.identity_file)?,
         center: target("center.address", &config.center)?,
         instances,
-    })
+    };
+    Ok((settings, fixed))
 }
 
 /// What an operator allows to a network, and to an account.
@@ -324,3 +404,6 @@ fn connections_within(engine: Engine, wanted: u32, sessions_max: u32) -> anyhow:
     // Those that have not logged in share what is left.
     Ok(u32::try_from(u64::from(wanted).min(allowed)).unwrap_or(wanted))
 }
+
+#[cfg(test)]
+mod tests;

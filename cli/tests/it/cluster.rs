@@ -346,6 +346,12 @@ impl Cluster {
         (outcome, serde_json::from_str(&text).expect("JSON"))
     }
 
+    /// Signs tokens with the key in this file from now on.
+    pub fn take_token_secret(&mut self, file: &str) {
+        let secret = fs::read_to_string(self.path().join(file)).expect("a secret");
+        self.token_secret = decode(secret.trim());
+    }
+
     /// A second gateway beside the first, which starts with its own `name`, ports
     /// 17000 and 17001, and the keys given.
     pub fn other_gateway(&self, identity_file: &str, game_key: &str) -> Process {

@@ -21,6 +21,7 @@ mod launch;
 mod limits;
 mod moves;
 mod quality;
+mod reload;
 mod resume;
 mod roles;
 

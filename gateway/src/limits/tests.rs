@@ -189,6 +189,31 @@ fn a_flood_of_networks_does_not_make_a_limited_one_forgotten() {
 }
 
 #[test]
+fn who_was_shut_out_by_a_tighter_limit_goes_on_under_a_wider_one() {
+    let usage = usage();
+    let limits = |us, burst| Limits {
+        logins: Every { us, burst },
+        logins_penalty: Penalty::Disconnect,
+        ..Limits::default()
+    };
+    let tight = limits(60_000_000, 2);
+    for _ in 0..2 {
+        assert_eq!(usage.login(START, "often", &tight).verdict, Verdict::Pass);
+    }
+    let refused = Verdict::Refuse(Limited::AccountLogins, Penalty::Disconnect);
+    assert_eq!(usage.login(START, "often", &tight).verdict, refused);
+    // Two minutes are more than anybody can owe of these; one may, and then the burst is used up.
+    let wide = limits(1_000_000, 5);
+    assert_eq!(usage.login(START, "often", &wide).verdict, Verdict::Pass);
+    assert_eq!(usage.login(START, "often", &wide).verdict, refused);
+    let later = START.after_ms(5_000);
+    for _ in 0..5 {
+        assert_eq!(usage.login(later, "often", &wide).verdict, Verdict::Pass);
+    }
+    assert_eq!(usage.login(later, "often", &wide).verdict, refused);
+}
+
+#[test]
 fn what_an_account_has_used_up_waits_for_its_next_connection() {
     let usage = usage();
     assert_eq!(usage.kept("alice"), None);

@@ -277,6 +277,7 @@ impl Shard {
     ) {
         let client_ms = Header::decode(frame).map_or(0, |header| header.timestamp_ms);
         connection.ticket = Some(keys.ticket());
+        connection.idle_timeout_ms = self.config.idle_timeout_ms;
         connection.ciphers = Some(Ciphers {
             sealer: Sealer::new(keys.gateway, now.time, self.config.rekey),
             opener: Opener::new(keys.client),

@@ -273,6 +273,8 @@ pub struct Connection {
     pub since: Time,
     /// When the last frame that verified came.
     pub heard_at: Time,
+    /// Silent for so long, ms, it is closed: what WELCOME told it.
+    pub idle_timeout_ms: u32,
     /// A PING is out since the last bytes came.
     pub pinged: bool,
     /// How good it is.
@@ -323,6 +325,7 @@ impl Connection {
             bytes,
             since: now,
             heard_at: now,
+            idle_timeout_ms: 0,
             pinged: false,
             meter: Meter::default(),
             timestamp_failures: 0,

@@ -666,6 +666,7 @@ impl Shard {
             now.time,
         );
         connection.ticket = Some(keys.ticket());
+        connection.idle_timeout_ms = self.config.idle_timeout_ms;
         if let Some((session, ticket)) = known {
             let ticket = ticket.id();
             connection.phase = Phase::Resuming(Box::new(PendingResume { session, ticket }));

@@ -315,7 +315,11 @@ impl Center {
             },
             users: Users::new(settings.sessions_max),
             shards: Shards::default(),
-            queue: Queue::new(settings.door.places_max, settings.door.forgiven_ms),
+            queue: Queue::new(
+                settings.door.places_max,
+                settings.door.forgiven_ms,
+                recovered.fences_below,
+            ),
             returning: Returning::new(settings.door.returning_ms),
             now,
             tokens,

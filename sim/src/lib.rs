@@ -13,6 +13,7 @@ mod clock;
 mod disk;
 mod flow;
 mod game;
+mod line;
 mod message;
 mod pipe;
 mod plan;

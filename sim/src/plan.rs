@@ -5,6 +5,7 @@
 pub mod map;
 
 use impair::path::Conditions;
+use protocol::stream::OutboxLimits;
 use protocol::time::Time;
 
 use self::map::MapPlan;
@@ -138,6 +139,9 @@ const LONG_CLIENTS: usize = 12;
 /// Clusters in a thousand that have a map: runs of these take longer.
 const MAP_PER_MILLE: u64 = 400;
 
+/// Of those without one, clusters in a thousand whose center lets only so many play.
+const QUEUE_PER_MILLE: u64 = 350;
+
 /// Everything that is drawn beforehand.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -183,6 +187,8 @@ pub struct Plan {
     pub outbox_messages_max: usize,
     /// Messages in an outbox of the stub, at most.
     pub stub_outbox_messages_max: usize,
+    /// Bytes in one, at most: what is sent again must fit into what may wait for a client.
+    pub stub_outbox_bytes_max: usize,
     /// Frames a second that a client may send.
     pub frames_per_second: u32,
     /// Bytes that wait for a client, at most.
@@ -203,6 +209,29 @@ pub struct Plan {
     pub heal_at: Time,
     /// A second group, whose game is a map.
     pub map: Option<MapPlan>,
+    /// Where not all may play at once.
+    pub queue: Option<QueuePlan>,
+}
+
+/// A center at which players wait.
+#[derive(Clone, Copy, Debug)]
+pub struct QueuePlan {
+    /// Sessions at a time.
+    pub online_max: usize,
+    /// How long a lost connection keeps its place, ms.
+    pub forgiven_ms: u64,
+    /// How long after its end a session's player goes before others, ms.
+    pub returning_ms: u64,
+}
+
+impl QueuePlan {
+    fn draw(accounts: usize, random: &mut Random) -> Self {
+        Self {
+            online_max: random.between(1, accounts as u64) as usize,
+            forgiven_ms: random.between(1_000, 10_000),
+            returning_ms: if random.chance(500) { 5_000 } else { 0 },
+        }
+    }
 }
 
 impl Plan {
@@ -238,7 +267,7 @@ impl Plan {
                 .collect()
         };
         let lease_ms = random.between(2_000, 6_000) as u32;
-        Self {
+        let drawn = Self {
             clients,
             rivals,
             gateways: random.between(1, 2) as usize,
@@ -286,6 +315,7 @@ impl Plan {
             } else {
                 1_024
             },
+            stub_outbox_bytes_max: OutboxLimits::default().bytes_max,
             frames_per_second: if random.chance(200) {
                 random.between(8, 40) as u32
             } else {
@@ -302,8 +332,17 @@ impl Plan {
             map: random
                 .chance(MAP_PER_MILLE)
                 .then(|| MapPlan::draw(clients, random)),
+            queue: None,
+        };
+        // Walkers are all on the map in the end.
+        let has_queue = drawn.map.is_none() && random.chance(QUEUE_PER_MILLE);
+        Self {
+            stub_outbox_bytes_max: drawn.send_queue_bytes_max / 2,
+            queue: has_queue.then(|| QueuePlan::draw(clients - rivals, random)),
+            ..drawn
         }
     }
+
     /// A run of minutes over a network as mobile ones are: 50 ms one way, up to 20 ms more, one
     /// segment or datagram in twenty lost, and each client cut off every ten seconds. Nothing else
     /// goes wrong, but that games kick now and then, and somebody tries tickets that were used.
@@ -329,6 +368,7 @@ impl Plan {
             payload_bytes_max: 2_000,
             outbox_messages_max: 1_024,
             stub_outbox_messages_max: 1_024,
+            stub_outbox_bytes_max: OutboxLimits::default().bytes_max,
             frames_per_second: 1_000,
             send_queue_bytes_max: 1 << 20,
             uplink_queue_bytes_max: 1 << 20,
@@ -342,6 +382,7 @@ impl Plan {
             fault_pause_ms: 1_000,
             heal_at: Time(0).after_ms(60_000 * minutes),
             map: None,
+            queue: None,
             ..Self::draw(random)
         }
     }

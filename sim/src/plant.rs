@@ -78,6 +78,10 @@ plants! {
     CutControl, "cut-control", CoresAgree;
     /// One client's bytes stop for ever.
     StallForever, "stall-forever", Liveness;
+    /// A claim reaches center with a place in the queue that its shard made up.
+    JumpQueue, "jump-queue", QueueInOrder;
+    /// Clients are not told where they are in the queue.
+    HidePlaces, "hide-places", Liveness;
     /// Who leaves a view on a map is not told of.
     LoseLeave, "lose-leave", ViewsExact;
     /// Who comes into a view is told twice.

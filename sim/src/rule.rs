@@ -43,6 +43,9 @@ pub enum Rule {
     NothingUnproven,
     /// A datagram that was changed, or comes again, changes nothing.
     ForgeryIgnored,
+    /// Who waits in the queue is let in before all who came later in the same lane, and after who
+    /// returns; its place outlasts a short cut, and a restart of center.
+    QueueInOrder,
     /// On a map only who is not in view comes into it, and only who is in it
     /// moves, stops or leaves it; nobody sees itself.
     ViewEvents,
@@ -64,7 +67,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::OneLiveSession,
         Self::IdsNeverRepeat,
         Self::ReliableExactlyOnce,
@@ -80,6 +83,7 @@ impl Rule {
         Self::StrangersOutside,
         Self::NothingUnproven,
         Self::ForgeryIgnored,
+        Self::QueueInOrder,
         Self::ViewEvents,
         Self::ViewsExact,
         Self::PlacesTrue,
@@ -107,6 +111,7 @@ impl Rule {
             Self::StrangersOutside => "strangers-outside",
             Self::NothingUnproven => "nothing-unproven",
             Self::ForgeryIgnored => "forgery-ignored",
+            Self::QueueInOrder => "queue-in-order",
             Self::ViewEvents => "view-events",
             Self::ViewsExact => "views-exact",
             Self::PlacesTrue => "places-true",

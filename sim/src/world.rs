@@ -35,6 +35,7 @@ use protocol::handshake::StaticKey;
 use protocol::time::Time;
 
 use crate::book::Book;
+use crate::line::Line;
 use crate::plan::{Course, Plan, Transport};
 use crate::plant::Plant;
 use crate::random::Random;
@@ -85,6 +86,8 @@ pub struct Report {
     pub migrations: u64,
     /// Times that somebody connected with a ticket that was used.
     pub thieves: u64,
+    /// Players that were let in from the queue.
+    pub admitted: u64,
 }
 
 /// The world.
@@ -96,6 +99,7 @@ pub struct World {
     trace: Trace,
     book: Book,
     tickets: Tickets,
+    line: Line,
     truth: Truth,
     now: Time,
     queue: BTreeMap<(Time, u64), Event>,
@@ -162,6 +166,7 @@ impl World {
             center: CenterHost::new(&mut random),
             book: Book::default(),
             tickets: Tickets::default(),
+            line: Line::default(),
             truth: Truth::default(),
             trace: Trace::new(loud),
             now: Time(0),
@@ -256,6 +261,7 @@ impl World {
                 .count() as u64,
             migrations: self.datagrams.migrations,
             thieves: self.thieves,
+            admitted: self.line.admitted,
         }
     }
 

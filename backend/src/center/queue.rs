@@ -18,6 +18,9 @@ use crate::link::LinkId;
 /// Bit that puts a place behind all returning players.
 const NEW: u64 = 1 << 62;
 
+/// A number of a start makes room for two to the power of so many places.
+const PLACES_BITS: u32 = 24;
+
 /// Places looked at in one go: 0.1 ms.
 const LOOKED_AT_MAX: usize = 2_048;
 
@@ -98,7 +101,8 @@ fn pause_ms(position: u32) -> u64 {
 }
 
 impl Queue {
-    pub(super) fn new(places_max: usize, forgiven_ms: u64) -> Self {
+    /// `started_from`: a number above that of any center before on this journal, by 65,536 or more.
+    pub(super) fn new(places_max: usize, forgiven_ms: u64, started_from: u64) -> Self {
         Self {
             places: BTreeMap::new(),
             returning: 0,
@@ -106,7 +110,7 @@ impl Queue {
             by_account: HashMap::new(),
             away: HashMap::new(),
             away_until: VecDeque::new(),
-            number_next: 1,
+            number_next: (started_from.max(1) << PLACES_BITS) % NEW,
             places_max,
             forgiven_ms,
             at: None,
@@ -165,7 +169,7 @@ impl Queue {
                 }
             },
             None => {
-                let place = self.new_place(now, claim.place, is_returning);
+                let place = self.new_place(claim.place, is_returning);
                 (place, now.time, 0, None)
             }
         };
@@ -189,17 +193,15 @@ impl Queue {
         older
     }
 
-    /// Numbers rise with the calendar, so that what center gave out before a restart is before
-    /// what it gives out now.
-    fn new_place(&mut self, now: Now, had: u64, is_returning: bool) -> Place {
+    /// Numbers rise over restarts, so that what center gave out before is before what it gives out
+    /// now, whatever comes first.
+    fn new_place(&mut self, had: u64, is_returning: bool) -> Place {
         let place = Place(had);
         if had != 0 && !self.places.contains_key(&place) && !self.away.contains_key(&place) {
             self.number_next = self.number_next.max((had & !NEW) + 1);
             return place;
         }
-        let number = self
-            .number_next
-            .max(now.unix_ms.saturating_mul(1_000) % NEW);
+        let number = self.number_next;
         self.number_next = number + 1;
         Place(if is_returning { number } else { number | NEW })
     }

@@ -81,7 +81,16 @@ impl World {
             boot: self.random.bits(),
             lease_ms: self.plan.lease_ms,
             sessions_max: 1_000,
-            door: DoorSettings::OPEN,
+            door: self
+                .plan
+                .queue
+                .map_or(DoorSettings::OPEN, |queue| DoorSettings {
+                    online_max: queue.online_max,
+                    busy_permille_max: 0,
+                    places_max: 1_000,
+                    forgiven_ms: queue.forgiven_ms,
+                    returning_ms: queue.returning_ms,
+                }),
         };
         self.center.boot += 1;
         self.center.clock = Clock::start(self.now, &mut self.random);
@@ -98,6 +107,7 @@ impl World {
         if self.center.core.take().is_none() {
             return;
         }
+        self.line.note_center_died();
         self.center.disk.crash(&mut self.random);
         let silent = self.random.chance(300);
         self.cut_links(|link| link.target == super::links::Target::Center, silent);
@@ -127,10 +137,14 @@ impl World {
         if fails {
             self.center.disk.fail(&mut self.random);
             core.handle_journal_failed(now);
+            self.line.note_degraded(self.now);
         } else {
             match self.center.disk.finish() {
                 Some(bytes) => core.handle_durable(now, batch, bytes),
-                None => core.handle_journal_failed(now),
+                None => {
+                    core.handle_journal_failed(now);
+                    self.line.note_degraded(self.now);
+                }
             }
         }
         self.center_turn()
@@ -152,7 +166,13 @@ impl World {
             Violation::new(Rule::CoresAgree, format!("center cannot read it: {error}"))
         })?;
         self.tickets.note_asked(number, &decoded);
+        if let Some(to_backend::Message::Abandon(abandon)) = &decoded.message {
+            let claim = abandon.claim;
+            self.line
+                .note_abandoned(self.now, number, claim, abandon.given_up);
+        }
         if let Some(to_backend::Message::Claim(claim)) = &decoded.message {
+            self.line.note_claim(number, claim);
             // Under the token's own name, whatever a plant made of it.
             let token = claim.token_id.splitn(3, '-').take(2).collect::<Vec<_>>();
             let by = (link.shard, self.shards[link.shard].boot);
@@ -173,6 +193,7 @@ impl World {
     }
 
     pub(super) fn center_link_down(&mut self, number: u64) -> Step {
+        self.line.note_link_down(self.now, number);
         if let Some(core) = &mut self.center.core {
             core.handle_link_down(LinkId(number));
         }
@@ -203,7 +224,19 @@ impl World {
                     self.book.note_moved(session, &live.account, fence)?;
                     self.check_one_live_session(None)?;
                 }
+                match &message.message {
+                    Some(to_shard::Message::Places(places)) => {
+                        let forgiven_ms = self.plan.queue.map_or(0, |queue| queue.forgiven_ms);
+                        self.line
+                            .note_places(self.now, number, places, forgiven_ms)?;
+                    }
+                    Some(to_shard::Message::ClaimRefused(refused)) => {
+                        self.line.note_refused(self.now, number, refused);
+                    }
+                    _ => {}
+                }
                 if let Some(to_shard::Message::ClaimGranted(granted)) = &message.message {
+                    self.line.note_granted(self.now, number, granted.claim)?;
                     let (session, fence) = (granted.session, granted.fence);
                     self.tickets
                         .note_given(number, granted.claim, session, fence);
@@ -223,6 +256,7 @@ impl World {
                     Rule::CoresAgree,
                     || format!("center closes a link: {fault}"),
                 )?;
+                self.line.note_link_down(self.now, number);
                 self.close_link_from_target(number);
             }
             if let Some(batch) = batch {

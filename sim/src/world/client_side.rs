@@ -67,6 +67,8 @@ pub struct ClientHost {
     /// Its number in the book, as long as it has that core.
     pub attempt: Option<u32>,
     backoff_ms: u64,
+    /// It was told in this connection that it waits to be let in.
+    pub(super) is_queued: bool,
     pub(super) wake_at: Option<Time>,
     /// It reads what it is sent.
     pub is_reading: bool,
@@ -98,6 +100,7 @@ impl ClientHost {
             core: None,
             attempt: None,
             backoff_ms: BACKOFF_MS.0,
+            is_queued: false,
             wake_at: None,
             is_reading: true,
             last_token: None,
@@ -242,8 +245,14 @@ impl World {
         for event in told {
             let attempt = self.clients[client].attempt;
             match event {
+                Told::Queued => {
+                    let host = &mut self.clients[client];
+                    host.backoff_ms = BACKOFF_MS.0;
+                    host.is_queued = true;
+                }
                 Told::LoggedIn(session) => {
                     let host = &mut self.clients[client];
+                    host.is_queued = false;
                     host.backoff_ms = BACKOFF_MS.0;
                     host.session_in = host.transport;
                     match host.transport {
@@ -315,6 +324,7 @@ impl World {
 
     pub(super) fn come_back(&mut self, client: usize) {
         let host = &mut self.clients[client];
+        host.is_queued = false;
         host.life += 1;
         let life = host.life;
         let backoff_ms = host.backoff_ms;

@@ -19,6 +19,7 @@ use crate::rule::{Rule, Step, Violation, check};
 /// What a core told, kept until the core is back in its place.
 pub enum Told {
     LoggedIn(SessionId),
+    Queued,
     GroupUp(GroupId),
     Resumed,
     Message(MessageHeader, Vec<u8>),
@@ -31,6 +32,7 @@ pub fn collect(told: &mut Vec<Told>) -> impl FnMut(client::Event<'_>) {
         client::Event::Message(header, payload) => {
             told.push(Told::Message(header, payload.to_vec()));
         }
+        client::Event::Queued(_) => told.push(Told::Queued),
         client::Event::Closed(closed) => told.push(Told::Closed(closed)),
         client::Event::GroupUp(group) => told.push(Told::GroupUp(group)),
         client::Event::Resumed(_) => told.push(Told::Resumed),
@@ -40,7 +42,6 @@ pub fn collect(told: &mut Vec<Told>) -> impl FnMut(client::Event<'_>) {
         | client::Event::ChannelLeft(..)
         | client::Event::ChannelMessage(..)
         | client::Event::ChannelLost(..)
-        | client::Event::Queued(_)
         | client::Event::RoundTrip(_) => {}
     }
 }

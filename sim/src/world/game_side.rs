@@ -131,7 +131,7 @@ impl World {
             sessions_max: 1_000,
             outbox: OutboxLimits {
                 messages_max: self.plan.stub_outbox_messages_max,
-                ..OutboxLimits::default()
+                bytes_max: self.plan.stub_outbox_bytes_max,
             },
             link_grace_ms: self.plan.link_grace_ms,
         };

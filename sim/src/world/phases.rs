@@ -75,7 +75,8 @@ impl World {
             + 2 * u64::from(plan.idle_timeout_ms)
             + u64::from(plan.login_timeout_ms)
             + 2 * u64::from(plan.resume_ms)
-            + plan.link_grace_ms;
+            + plan.link_grace_ms
+            + plan.queue.map_or(0, |queue| queue.forgiven_ms);
         plan.heal_at
             .after_ms(HEALED_MS + deadlines_ms + RECOVERY_MS)
     }
@@ -116,11 +117,24 @@ impl World {
     /// What is not yet as it must be once faults have ended.
     fn unsettled(&self) -> Option<Violation> {
         let late = |detail: String| Some(Violation::new(Rule::Liveness, detail));
-        let mut online: BTreeMap<&str, usize> = BTreeMap::new();
+        let counts = self.center.core.as_ref().map(|core| core.counts());
+        let is_full = self.plan.queue.is_some_and(|queue| {
+            counts.is_some_and(|counts| counts.sessions >= queue.online_max as u64)
+        });
+        // Whom center lets in at most, and who waits meanwhile.
+        let mut online: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
         for host in &self.clients {
-            *online.entry(&host.account).or_default() += usize::from(host.session().is_some());
+            let (playing, waiting) = online.entry(&host.account).or_default();
+            *playing += usize::from(host.session().is_some());
+            *waiting += usize::from(host.is_queued);
         }
-        if let Some((account, count)) = online.iter().find(|(_, count)| **count != 1) {
+        let is_right = |(playing, waiting): (usize, usize)| {
+            playing == 1 || (playing == 0 && waiting == 1 && is_full)
+        };
+        if let Some((account, (count, waiting))) =
+            online.iter().find(|(_, counts)| !is_right(**counts))
+        {
+            let count = format!("{count} ({waiting} waiting)");
             return late(format!("{count} clients are logged in as {account}"));
         }
         for (client, host) in self.clients.iter().enumerate() {
@@ -220,6 +234,10 @@ impl World {
         .or_else(|| {
             let waiting = counts.map_or(0, |counts| counts.claims_waiting);
             left("claims at center", waiting as usize)
+        })
+        .or_else(|| {
+            let places = counts.map_or(0, |counts| counts.queue + counts.queue_away);
+            left("places in the queue", places as usize)
         })
         .or_else(|| left("sessions of games", of_games(|counts| counts.sessions)))
         .or_else(|| left("detached sessions", of_games(|counts| counts.detached)))

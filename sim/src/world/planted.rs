@@ -14,6 +14,7 @@ use super::World;
 use super::links::{Target, next_control};
 use super::phases::Phase;
 use super::tcp::Direction;
+use crate::line;
 use crate::plant::Plant;
 
 /// How often a plant on a link strikes: every so many times.
@@ -52,6 +53,13 @@ impl World {
                 (Plant::ReuseToken, Direction::Up) => self.rename_token(&mut message),
                 (Plant::ReviveTicket, Direction::Up) => self.revive_ticket(number, &mut message),
                 (Plant::ReviveTicket, Direction::Down) => self.revive_answer(number, &mut message),
+                (Plant::JumpQueue, Direction::Up) => self.make_up_place(&mut message),
+                (Plant::HidePlaces, Direction::Down) => {
+                    let decoded = ToShard::decode(message.as_slice()).unwrap_or_default();
+                    if matches!(decoded.message, Some(to_shard::Message::Places(_))) {
+                        continue;
+                    }
+                }
                 (Plant::LeakSession, Direction::Up) if self.phase >= Phase::Leaving => {
                     let decoded = ToBackend::decode(message.as_slice()).unwrap_or_default();
                     if matches!(decoded.message, Some(to_backend::Message::Release(_))) {
@@ -117,6 +125,24 @@ impl World {
                 })),
             };
             *message = renamed.encode_to_vec();
+        }
+    }
+
+    fn make_up_place(&mut self, message: &mut Vec<u8>) {
+        let Ok(decoded) = ToBackend::decode(message.as_slice()) else {
+            return;
+        };
+        if let Some(to_backend::Message::Claim(claim)) = decoded.message
+            && self.plan.queue.is_some()
+            && self.strikes(Plant::JumpQueue, PLANT_EVERY / 2)
+        {
+            let forged = ToBackend {
+                message: Some(to_backend::Message::Claim(Claim {
+                    place: line::NEW | 1,
+                    ..claim
+                })),
+            };
+            *message = forged.encode_to_vec();
         }
     }
 

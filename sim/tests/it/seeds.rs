@@ -95,4 +95,6 @@ fn a_run_is_not_empty() {
     );
     let thieves: u64 = reports.iter().map(|report| report.thieves).sum();
     assert!(thieves > 20, "{thieves} used tickets were shown");
+    let admitted: u64 = reports.iter().map(|report| report.admitted).sum();
+    assert!(admitted > 50, "{admitted} were let in from the queue");
 }

@@ -57,7 +57,7 @@ fn of_naive(naive: &Naive) -> Vec<String> {
 fn the_order_is_that_of_a_list() {
     for seed in 0..40 {
         let mut random = Random(seed);
-        let mut queue = Queue::new(12, FORGIVEN_MS);
+        let mut queue = Queue::new(12, FORGIVEN_MS, 1);
         let mut naive = Naive::new();
         let mut claims: HashMap<String, u64> = HashMap::new();
         let mut positions: HashMap<u64, u32> = HashMap::new();
@@ -135,7 +135,7 @@ fn the_order_is_that_of_a_list() {
 
 #[test]
 fn a_place_outlives_center() {
-    let mut queue = Queue::new(10, FORGIVEN_MS);
+    let mut queue = Queue::new(10, FORGIVEN_MS, 1);
     let mut places = Vec::new();
     for (number, account) in [(1, "ann"), (2, "bob"), (3, "cid")] {
         queue.enter(at(5_000), LINK, claim(number, account), false);
@@ -143,7 +143,7 @@ fn a_place_outlives_center() {
         places.push(word.expect("it waits").place);
     }
     // The shards tell their claims in any order; who comes meanwhile is behind.
-    let mut queue = Queue::new(10, FORGIVEN_MS);
+    let mut queue = Queue::new(10, FORGIVEN_MS, 65_537);
     queue.enter(at(6_000), LINK, claim(4, "new"), false);
     for (number, account) in [(2, "bob"), (3, "cid"), (1, "ann")] {
         let again = Claim {
@@ -165,7 +165,7 @@ fn a_place_outlives_center() {
 #[test]
 fn few_of_many_are_told_and_each_a_part_at_a_time() {
     const WAITING: u64 = 100_000;
-    let mut queue = Queue::new(WAITING as usize, FORGIVEN_MS);
+    let mut queue = Queue::new(WAITING as usize, FORGIVEN_MS, 1);
     for number in 0..WAITING {
         queue.enter(at(0), LINK, claim(number, &number.to_string()), false);
         queue.first_word(at(0).time, LINK, number);

@@ -7,7 +7,7 @@ use super::*;
 fn with_door(door: DoorSettings) -> Rig {
     let mut rig = Rig::new();
     rig.center.settings.door = door;
-    rig.center.queue = Queue::new(door.places_max, door.forgiven_ms);
+    rig.center.queue = Queue::new(door.places_max, door.forgiven_ms, 1);
     rig.center.returning = Returning::new(door.returning_ms);
     rig
 }
@@ -237,7 +237,7 @@ fn after_a_restart_everybody_waits_where_they_waited() {
     let door = rig.center.settings.door;
     let mut rig = rig.crash();
     rig.center.settings.door = door;
-    rig.center.queue = Queue::new(door.places_max, door.forgiven_ms);
+    rig.center.queue = Queue::new(door.places_max, door.forgiven_ms, 65_537);
     // Long after, when nobody remembers their tokens.
     rig.now = at_ms(900);
     let link = LinkId(5);
@@ -251,6 +251,8 @@ fn after_a_restart_everybody_waits_where_they_waited() {
     rig.say(link, to_backend::Message::Rebuild(rebuild))
         .expect("a good list");
     rig.sent();
+    // Somebody new is faster than the shard with those who wait.
+    rig.claim(link, 9, "dan", "t9");
     for (claim, name, place) in [(3, "cid", places[1]), (2, "bob", places[0])] {
         let again = Claim {
             claim,

@@ -2,7 +2,8 @@
 //! sends the next when its answer is there, so the server is as busy as the
 //! slower of the two allows. It talks to an echo ([`Mode::Raw`]) or to a gateway
 //! with an echoing game behind it ([`Mode::Gateway`]), over the gateway's own
-//! I/O engines, on one thread.
+//! I/O engines, on one thread. Or all connections hear what the first one says
+//! ([`Mode::FanOutRaw`], [`Mode::FanOutGateway`]), which says the next when all have.
 //!
 //! Deliberately not here: latency. In a closed loop it only says how many
 //! requests wait; `sallyport loadtest` measures it.
@@ -11,6 +12,7 @@
 //! one ends the run with an error.
 
 mod gateway_talk;
+mod members;
 mod raw_talk;
 
 use std::io;
@@ -20,13 +22,14 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use gateway::engine::epoll::EpollEngine;
 use gateway::engine::uring::UringEngine;
-use gateway::engine::{Carries, ClosedBy, ConnId, Engine, EngineConfig, Events, probe};
+use gateway::engine::{Carries, ClosedBy, ConnId, Engine, EngineConfig, Events, SendBuffer, probe};
 use loadtest::clock;
 use protocol::buffers::Buffers;
 use protocol::time::{Now, Time};
 use serde::Serialize;
 
 use self::gateway_talk::GatewayTalk;
+use self::members::{Members, RawMembers};
 use self::raw_talk::RawTalk;
 use crate::cores;
 
@@ -52,6 +55,10 @@ pub enum Mode {
     Raw,
     /// A gateway with an echoing game.
     Gateway,
+    /// Whatever sends to everybody what anybody sends it.
+    FanOutRaw,
+    /// A gateway with the game `chat`: all are members of one channel.
+    FanOutGateway,
 }
 
 /// Arguments of `closed-loop`.
@@ -84,10 +91,10 @@ pub struct Args {
     #[arg(long)]
     pub core: Option<usize>,
     /// The gateway's public key, base64url.
-    #[arg(long, allow_hyphen_values = true, required_if_eq("mode", "gateway"))]
+    #[arg(long, allow_hyphen_values = true, required_if_eq_any([("mode", "gateway"), ("mode", "fan-out-gateway")]))]
     pub key: Option<String>,
     /// The secret that signs tokens, base64url.
-    #[arg(long, allow_hyphen_values = true, required_if_eq("mode", "gateway"))]
+    #[arg(long, allow_hyphen_values = true, required_if_eq_any([("mode", "gateway"), ("mode", "fan-out-gateway")]))]
     pub token_key: Option<String>,
 }
 
@@ -100,6 +107,8 @@ pub struct Outcome {
     pub seconds: f64,
     /// Answers in it, each right.
     pub round_trips: u64,
+    /// Bytes that came in it.
+    pub received_bytes: u64,
     /// CPU seconds of `--cpu-of`.
     pub server_cpu_seconds: f64,
     /// CPU seconds of `--cpu-of-backend`.
@@ -117,8 +126,8 @@ trait Talk {
     /// Bytes arrived.
     fn handle_received(&mut self, index: u32, data: &mut [u8], now: Time) -> io::Result<Heard>;
 
-    /// The next request; nothing is outstanding.
-    fn ask(&mut self, index: u32) -> io::Result<()>;
+    /// The next request; nothing is outstanding. Which line has something to send now.
+    fn ask(&mut self, index: u32) -> io::Result<u32>;
 
     /// Appends what there is to send; `false` if that is nothing.
     fn poll_transmit(&mut self, index: u32, now: Time, out: &mut Vec<u8>) -> bool;
@@ -162,7 +171,10 @@ struct Loop<T> {
     begun: u32,
     ready: u32,
     is_asking: bool,
+    /// It does not sleep: whom a server has to wake differs with the receivers' pace.
+    is_restless: bool,
     round_trips: u64,
+    received_bytes: u64,
     /// When a line last became ready or got an answer.
     advanced_at: Time,
     sweep_at: Time,
@@ -189,6 +201,8 @@ pub fn run(args: &Args) -> io::Result<Outcome> {
     match args.mode {
         Mode::Raw => on_an_engine(args, RawTalk::new(args)),
         Mode::Gateway => on_an_engine(args, GatewayTalk::new(args)?),
+        Mode::FanOutRaw => on_an_engine(args, RawMembers::new(args)),
+        Mode::FanOutGateway => on_an_engine(args, Members::new(args)?),
     }
 }
 
@@ -215,7 +229,9 @@ fn drive<E: Engine, T: Talk>(args: &Args, talk: T) -> io::Result<Outcome> {
         begun: 0,
         ready: 0,
         is_asking: false,
+        is_restless: matches!(args.mode, Mode::FanOutRaw | Mode::FanOutGateway),
         round_trips: 0,
+        received_bytes: 0,
         advanced_at: clock::time(),
         sweep_at: clock::time().after_ms(SWEEP_MS),
         failure: None,
@@ -232,13 +248,14 @@ fn drive<E: Engine, T: Talk>(args: &Args, talk: T) -> io::Result<Outcome> {
     };
     let begin = clock::time() + us(args.warm_up);
     load_until(&mut lines, &mut engine, begin)?;
-    let before = Marks::take(args, lines.round_trips)?;
+    let before = Marks::take(args, &lines)?;
     load_until(&mut lines, &mut engine, before.at + us(args.seconds))?;
-    let after = Marks::take(args, lines.round_trips)?;
+    let after = Marks::take(args, &lines)?;
     Ok(Outcome {
         connections: args.connections,
         seconds: after.at.us_since(before.at) as f64 / 1e6,
         round_trips: after.round_trips - before.round_trips,
+        received_bytes: after.received_bytes - before.received_bytes,
         server_cpu_seconds: after.server_cpu_seconds - before.server_cpu_seconds,
         backend_cpu_seconds: after.backend_cpu_seconds - before.backend_cpu_seconds,
         load_cpu_seconds: after.load_cpu_seconds - before.load_cpu_seconds,
@@ -249,17 +266,19 @@ fn drive<E: Engine, T: Talk>(args: &Args, talk: T) -> io::Result<Outcome> {
 struct Marks {
     at: Time,
     round_trips: u64,
+    received_bytes: u64,
     server_cpu_seconds: f64,
     backend_cpu_seconds: f64,
     load_cpu_seconds: f64,
 }
 
 impl Marks {
-    fn take(args: &Args, round_trips: u64) -> io::Result<Self> {
+    fn take<T>(args: &Args, lines: &Loop<T>) -> io::Result<Self> {
         let cpu_of = |process: Option<u32>| process.map_or(Ok(0.0), cores::cpu_seconds);
         Ok(Self {
             at: clock::time(),
-            round_trips,
+            round_trips: lines.round_trips,
+            received_bytes: lines.received_bytes,
             server_cpu_seconds: cpu_of(args.cpu_of)?,
             backend_cpu_seconds: cpu_of(args.cpu_of_backend)?,
             load_cpu_seconds: cpu_of(Some(std::process::id()))?,
@@ -297,7 +316,8 @@ impl<T: Talk> Loop<T> {
         while let Some(index) = self.dirty.pop() {
             self.send(engine, index, now)?;
         }
-        if !engine.flush()? {
+        let has_more = engine.flush()?;
+        if !has_more && (!self.is_restless || !self.is_asking) {
             engine.wait(SLEEP)?;
         }
         Ok(())
@@ -332,7 +352,7 @@ impl<T: Talk> Loop<T> {
         }
         line.is_sending = true;
         engine
-            .send(conn, buffer)
+            .send(conn, buffer.into())
             .map_err(|_| io::Error::other("the engine takes no more to send"))
     }
 
@@ -347,7 +367,7 @@ impl<T: Talk> Loop<T> {
     fn start_asking(&mut self) -> io::Result<()> {
         self.is_asking = true;
         for index in 0..self.lines.len() as u32 {
-            self.talk.ask(index)?;
+            let index = self.talk.ask(index)?;
             self.mark(index);
         }
         Ok(())
@@ -376,7 +396,8 @@ impl<T: Talk> Loop<T> {
                 self.advanced_at = now;
                 self.round_trips += 1;
                 if self.is_asking {
-                    self.talk.ask(index)?;
+                    let asker = self.talk.ask(index)?;
+                    self.mark(asker);
                 }
             }
         }
@@ -405,6 +426,7 @@ impl<T: Talk> Events for Loop<T> {
         let Some(index) = self.index_of(conn) else {
             return;
         };
+        self.received_bytes += data.len() as u64;
         let now = clock::time();
         let done = self
             .talk
@@ -415,8 +437,8 @@ impl<T: Talk> Events for Loop<T> {
         }
     }
 
-    fn sent(&mut self, conn: ConnId, buf: Vec<u8>, _result: io::Result<()>) {
-        self.buffers.give(buf);
+    fn sent(&mut self, conn: ConnId, buf: SendBuffer, _result: io::Result<()>) {
+        self.buffers.give(buf.into_own());
         if let Some(index) = self.index_of(conn) {
             let line = &mut self.lines[index as usize];
             line.is_sending = false;

@@ -24,9 +24,9 @@ use clap::Parser;
 use crate::cores;
 
 /// Bytes of a receive buffer: as the gateway's.
-const RECEIVE_BYTES: usize = 4_096;
+pub(crate) const RECEIVE_BYTES: usize = 4_096;
 /// How often a server without events looks whether it is to stop.
-const STOP_CHECK: Duration = Duration::from_millis(50);
+pub(crate) const STOP_CHECK: Duration = Duration::from_millis(50);
 
 /// Arguments of both servers.
 #[derive(Debug, Parser)]

@@ -1,7 +1,11 @@
 //! One message for many members, sealed for each of them: the baseline that
-//! sealing once for all is compared with.
+//! sealing once for all is compared with. Beside it two bare servers that send the same bytes to
+//! all, [`mod@write`] and [`ring`], which `cargo xtask bench-fanout` compares the gateway with.
 //!
-//! Deliberately not here: who is a member, and sockets.
+//! Deliberately not here: who is a member.
+
+pub mod ring;
+pub mod write;
 
 use protocol::body::{Lane, MessageHeader, MessageKind};
 use protocol::cipher::{Key, RekeyPolicy, Sealer};

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use gateway::engine::epoll::EpollEngine;
 use gateway::engine::uring::UringEngine;
-use gateway::engine::{ClosedBy, ConnId, Engine, EngineConfig, Events};
+use gateway::engine::{ClosedBy, ConnId, Engine, EngineConfig, Events, SendBuffer};
 use gateway::front::{Front, FrontConfig, Step};
 use protocol::buffers::Buffers;
 
@@ -52,7 +52,7 @@ impl Echo {
             let mut out = Vec::new();
             conn.front.wrap(&mut out, conn.closing, &mut self.pool);
             if !out.is_empty() {
-                conn.sending = engine.send(id, out).is_ok();
+                conn.sending = engine.send(id, out.into()).is_ok();
             } else if conn.closing && !std::mem::replace(&mut conn.shut, true) {
                 engine.shutdown_write(id);
             }
@@ -107,8 +107,8 @@ impl Events for Echo {
         self.dirty.push(id);
     }
 
-    fn sent(&mut self, id: ConnId, buffer: Vec<u8>, _: io::Result<()>) {
-        self.pool.give(buffer);
+    fn sent(&mut self, id: ConnId, buffer: SendBuffer, _: io::Result<()>) {
+        self.pool.give(buffer.into_own());
         if let Some(conn) = self.conn(id) {
             conn.sending = false;
             self.dirty.push(id);

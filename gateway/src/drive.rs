@@ -33,7 +33,7 @@ use crate::counters::Counters;
 use crate::datagrams::Datagrams;
 use crate::engine::epoll::EpollEngine;
 use crate::engine::uring::UringEngine;
-use crate::engine::{self, ClosedBy, ConnId, Engine, EngineConfig, EngineKind, Events};
+use crate::engine::{self, ClosedBy, ConnId, Engine, EngineConfig, EngineKind, Events, SendBuffer};
 use crate::shard::{Action, DatagramConfig, Notice, Shard, ShardConfig};
 use operator::{Ask, Desk};
 pub use operator::{Busy, Operator};
@@ -737,7 +737,7 @@ impl Events for Sink<'_> {
         self.shard.handle_received(self.now, conn, data);
     }
 
-    fn sent(&mut self, conn: ConnId, buffer: Vec<u8>, _result: io::Result<()>) {
+    fn sent(&mut self, conn: ConnId, buffer: SendBuffer, _result: io::Result<()>) {
         self.shard.handle_sent(conn, buffer);
     }
 

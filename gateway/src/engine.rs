@@ -34,6 +34,7 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 pub use self::uring::{UringUnavailable, probe};
+pub use gateway_ring::SendBuffer;
 
 /// Listeners of one engine: a TCP port for each address family and a few to
 /// spare. A constant, because each costs accepts that wait in the kernel.
@@ -182,7 +183,7 @@ pub trait Events {
     fn received(&mut self, conn: ConnId, data: &mut [u8]);
     /// The buffer of a [`Engine::send`] is back: all of it was handed to the
     /// kernel, or sending failed (then `closed` follows).
-    fn sent(&mut self, conn: ConnId, buf: Vec<u8>, result: io::Result<()>);
+    fn sent(&mut self, conn: ConnId, buf: SendBuffer, result: io::Result<()>);
     /// The connection is over and its id will never be seen again.
     fn closed(&mut self, conn: ConnId, why: ClosedBy);
 }
@@ -225,7 +226,7 @@ pub trait Engine: Sized {
     /// Sends all of `buf`; at most one buffer of a connection is on its way.
     /// Refused, with the buffer given back: empty, another one on its way, not
     /// connected, `shutdown_write` was called, stale id, submission queue stuck.
-    fn send(&mut self, conn: ConnId, buf: Vec<u8>) -> Result<(), Vec<u8>>;
+    fn send(&mut self, conn: ConnId, buf: SendBuffer) -> Result<(), SendBuffer>;
 
     /// Stops reading. What the kernel had handed over already (at most
     /// `receive_buffers` buffers) still arrives. The peer's FIN goes unnoticed

@@ -24,7 +24,7 @@ use protocol::buffers::Buffers;
 use protocol::frame;
 use protocol::reason::CloseReason;
 use protocol::websocket::decoder::{Decoder, Event, Violation};
-use protocol::websocket::{Opcode, close, close_code, write_header};
+use protocol::websocket::{HEADER_BYTES_MAX, Opcode, close, close_code, write_header};
 
 use http::{Refusal, Request};
 use proxy::{ProxyHeader, Source};
@@ -264,6 +264,14 @@ impl Front {
             }
             _ => {}
         }
+    }
+
+    /// One frame as it goes to the socket of every WebSocket.
+    pub fn message_of(frame: &[u8]) -> Vec<u8> {
+        let mut message = Vec::with_capacity(frame.len() + HEADER_BYTES_MAX);
+        write_header(Opcode::Binary, frame.len(), &mut message);
+        message.extend_from_slice(frame);
+        message
     }
 
     /// Turns frames that wait into what goes to the socket: the answers before

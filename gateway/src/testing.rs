@@ -53,6 +53,18 @@ pub fn start() -> Now {
     }
 }
 
+/// Bytes that LZ4 cannot shrink, the same ones each time.
+pub fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 56) as u8
+    };
+    (0..bytes).map(|_| next()).collect()
+}
+
 /// A shard for so many clients, of the default bounds but without rates.
 pub fn shard_config(clients: usize) -> ShardConfig {
     ShardConfig {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use gateway::engine::epoll::EpollEngine;
 use gateway::engine::uring::UringEngine;
-use gateway::engine::{ClosedBy, ConnId, Engine, EngineConfig, EngineKind, Events};
+use gateway::engine::{ClosedBy, ConnId, Engine, EngineConfig, EngineKind, Events, SendBuffer};
 use protocol::time::Time;
 use protocol::token::Issuer;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -111,8 +111,8 @@ impl Events for Sink<'_> {
         self.0.handle_received(conn, data, clock::time());
     }
 
-    fn sent(&mut self, conn: ConnId, buf: Vec<u8>, _result: io::Result<()>) {
-        self.0.handle_sent(conn, buf);
+    fn sent(&mut self, conn: ConnId, buf: SendBuffer, _result: io::Result<()>) {
+        self.0.handle_sent(conn, buf.into_own());
     }
 
     fn closed(&mut self, conn: ConnId, why: ClosedBy) {
@@ -139,8 +139,8 @@ fn drive<E: Engine>(
         while let Some(command) = fleet.poll_command(now) {
             match command {
                 Command::Send(conn, buf) => {
-                    if let Err(buf) = engine.send(conn, buf) {
-                        fleet.handle_refused(conn, buf);
+                    if let Err(buf) = engine.send(conn, buf.into()) {
+                        fleet.handle_refused(conn, buf.into_own());
                     }
                 }
                 Command::Close(conn) => engine.close(conn),

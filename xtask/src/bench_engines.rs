@@ -13,6 +13,7 @@
 //! started here ends with this one, however it ends.
 
 mod cluster;
+pub mod fan_out;
 mod servers;
 mod table;
 
@@ -93,6 +94,7 @@ impl Subject {
 struct Outcome {
     seconds: f64,
     round_trips: u64,
+    received_bytes: u64,
     server_cpu_seconds: f64,
     backend_cpu_seconds: f64,
     load_cpu_seconds: f64,
@@ -142,23 +144,7 @@ pub fn run(args: &BenchEngines) -> anyhow::Result<ExitCode> {
         "--seconds: must be between 0.05 and 60"
     );
     let rounds = args.rounds.unwrap_or(rounds);
-    let probed = crate::without_uring::probe();
-    ensure!(
-        probed == "available",
-        "io_uring is needed here, and cannot be used: {probed}"
-    );
-    let cores = std::thread::available_parallelism()?.get();
-    ensure!(
-        cores > 1,
-        "two cores are needed, one for the server and one for the load"
-    );
-    let bench = Bench {
-        binaries: build(args.profile.unwrap_or(profile))?,
-        server_core: 0,
-        other_core: cores - 1,
-        seconds,
-        warm_up_seconds,
-    };
+    let bench = Bench::new(args.profile.unwrap_or(profile), seconds, warm_up_seconds)?;
     let until = Instant::now() + Duration::from_secs(60 * MINUTES_MAX);
     let mut done = vec![Vec::new(); connections.len()];
     'all: for round in 1..=rounds {
@@ -199,6 +185,27 @@ fn build(profile: Profile) -> anyhow::Result<PathBuf> {
 }
 
 impl Bench {
+    /// Sees that it can run here, and builds what is run.
+    fn new(profile: Profile, seconds: f64, warm_up_seconds: f64) -> anyhow::Result<Self> {
+        let probed = crate::without_uring::probe();
+        ensure!(
+            probed == "available",
+            "io_uring is needed here, and cannot be used: {probed}"
+        );
+        let cores = std::thread::available_parallelism()?.get();
+        ensure!(
+            cores > 1,
+            "two cores are needed, one for the server and one for the load"
+        );
+        Ok(Self {
+            binaries: build(profile)?,
+            server_core: 0,
+            other_core: cores - 1,
+            seconds,
+            warm_up_seconds,
+        })
+    }
+
     fn round(&self, connections: u32) -> anyhow::Result<Round> {
         let mut outcomes = Vec::with_capacity(Subject::ALL.len());
         for subject in Subject::ALL {
@@ -227,7 +234,7 @@ impl Bench {
     }
 
     fn load_gateway(&self, engine: &str, connections: u32) -> anyhow::Result<Outcome> {
-        let cluster = Cluster::start(self, engine)?;
+        let cluster = Cluster::start(self, engine, "echo")?;
         let backend = cluster.game.process.to_string();
         let mode = [
             "--mode",

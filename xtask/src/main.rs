@@ -46,6 +46,10 @@ enum Task {
     /// Compare the CPU of a round trip through the gateway, on each engine, with
     /// bare echo servers under the same load.
     BenchEngines(bench_engines::BenchEngines),
+    /// Compare the CPU of giving one message to each member of a channel with two
+    /// bare ways to send the same bytes.
+    #[command(name = "bench-fanout")]
+    BenchFanOut(bench_engines::fan_out::BenchFanOut),
     /// Look for inputs that break something, with libFuzzer or (--stable) without.
     Fuzz(fuzz::Fuzz),
     /// Say whether io_uring can be used here.
@@ -77,6 +81,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Docs(Check { check }) => ("docs", check, reasons::artifacts()?),
         Task::WithoutIoUring { command } => return without_uring::run(&command),
         Task::BenchEngines(args) => return bench_engines::run(&args),
+        Task::BenchFanOut(args) => return bench_engines::fan_out::run(&args),
         Task::Fuzz(args) => return fuzz::run(&args),
         Task::ProbeIoUring => {
             println!("{}", without_uring::probe());

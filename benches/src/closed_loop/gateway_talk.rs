@@ -19,7 +19,7 @@ use protocol::token::{Claims, issue};
 use super::{Args, Heard, Talk};
 use crate::tiny::noise;
 
-const GROUP: GroupId = GroupId(1);
+pub(super) const GROUP: GroupId = GroupId(1);
 const MESSAGE: MessageId = MessageId(1);
 /// The default of a gateway's `token.audience`.
 const AUDIENCE: &str = "sallyport";
@@ -31,8 +31,7 @@ struct Line {
 }
 
 pub(super) struct GatewayTalk {
-    gateway_key: [u8; 32],
-    token_secret: [u8; 64],
+    logins: Logins,
     lines: Vec<Option<Box<Line>>>,
     shared: Shared,
     payload: Vec<u8>,
@@ -41,15 +40,29 @@ pub(super) struct GatewayTalk {
 impl GatewayTalk {
     pub(super) fn new(args: &Args) -> io::Result<Self> {
         Ok(Self {
-            gateway_key: key("--key", args.key.as_deref())?,
-            token_secret: key("--token-key", args.token_key.as_deref())?,
+            logins: Logins::new(args)?,
             lines: (0..args.connections).map(|_| None).collect(),
             shared: Shared::default(),
             payload: noise(args.payload_bytes.into()),
         })
     }
+}
 
-    fn client(&self, index: u32, now: Now) -> io::Result<Client> {
+/// Makes clients, each with a token of its own.
+pub(super) struct Logins {
+    gateway_key: [u8; 32],
+    token_secret: [u8; 64],
+}
+
+impl Logins {
+    pub(super) fn new(args: &Args) -> io::Result<Self> {
+        Ok(Self {
+            gateway_key: key("--key", args.key.as_deref())?,
+            token_secret: key("--token-key", args.token_key.as_deref())?,
+        })
+    }
+
+    pub(super) fn client(&self, index: u32, now: Now) -> io::Result<Client> {
         let claims = Claims {
             audience: AUDIENCE.into(),
             account: format!("closed-loop-{index}"),
@@ -114,7 +127,7 @@ fn judge(event: Event<'_>, request: u32, payload: &[u8], heard: &mut io::Result<
 
 impl Talk for GatewayTalk {
     fn handle_connected(&mut self, index: u32, now: Now) -> io::Result<Heard> {
-        let client = self.client(index, now)?;
+        let client = self.logins.client(index, now)?;
         self.lines[index as usize] = Some(Box::new(Line { client, request: 0 }));
         Ok(Heard::Nothing)
     }
@@ -131,14 +144,14 @@ impl Talk for GatewayTalk {
         heard
     }
 
-    fn ask(&mut self, index: u32) -> io::Result<()> {
+    fn ask(&mut self, index: u32) -> io::Result<u32> {
         if let Some(line) = &mut self.lines[index as usize] {
             line.request = line
                 .client
                 .request(GROUP, MESSAGE, &self.payload)
                 .map_err(io::Error::other)?;
         }
-        Ok(())
+        Ok(index)
     }
 
     fn poll_transmit(&mut self, index: u32, now: Time, out: &mut Vec<u8>) -> bool {

@@ -64,12 +64,12 @@ impl Talk for RawTalk {
         Ok(Heard::Answer)
     }
 
-    fn ask(&mut self, index: u32) -> io::Result<()> {
+    fn ask(&mut self, index: u32) -> io::Result<u32> {
         let line = &mut self.lines[index as usize];
         line.number += 1;
         line.heard = 0;
         line.is_asked = true;
-        Ok(())
+        Ok(index)
     }
 
     fn poll_transmit(&mut self, index: u32, _now: Time, out: &mut Vec<u8>) -> bool {

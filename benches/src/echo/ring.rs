@@ -121,8 +121,8 @@ impl Server {
             let refused = match todo {
                 Todo::Receive(slot) => self.ring.receive(slot).is_err().then_some(todo),
                 Todo::Send(slot, buffer) => {
-                    let refused = self.ring.send(slot, buffer).err();
-                    refused.map(|buffer| Todo::Send(slot, buffer))
+                    let refused = self.ring.send(slot, buffer.into()).err();
+                    refused.map(|buffer| Todo::Send(slot, buffer.into_own()))
                 }
                 Todo::Continue(slot) => self.ring.continue_send(slot).is_err().then_some(todo),
                 Todo::Close(slot) => self.ring.close(slot).is_err().then_some(todo),
@@ -187,7 +187,7 @@ impl Server {
                 buf,
                 result,
             } => {
-                buffers.give(buf);
+                buffers.give(buf.into_own());
                 let slot = &mut slots[at as usize];
                 if result.is_ok() && !slot.behind.is_empty() {
                     todo.push_back(Todo::Send(at, std::mem::take(&mut slot.behind)));

@@ -103,11 +103,12 @@ impl Players {
                     rig.shard.handle_received(rig.now, *id, &mut out);
                 }
             }
-            while let Some((id, mut buffer)) = rig.shard.poll_send() {
+            while let Some((id, buffer)) = rig.shard.poll_send() {
                 silent = false;
+                let mut bytes = buffer.to_vec();
                 let (_, client, is_open) = &mut self.clients[id.index as usize];
                 let shared = &mut self.shared;
-                client.handle_received(rig.now.time, &mut buffer, shared, &mut |event| {
+                client.handle_received(rig.now.time, &mut bytes, shared, &mut |event| {
                     // What a REJECT says counts as the client's own reason; and it ends a session
                     // itself whose game names another end of its stream without being a new one.
                     if let Event::Closed(Closed::ByClient(reason)) = event

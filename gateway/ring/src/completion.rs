@@ -6,6 +6,8 @@
 use std::io;
 use std::net::SocketAddr;
 
+use crate::send_buffer::SendBuffer;
+
 /// The submission queue is full and the kernel does not take from it now; take
 /// completions first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +54,7 @@ pub enum Completion<'a> {
         /// The slot.
         slot: u32,
         /// The buffer of [`Ring::send`].
-        buf: Vec<u8>,
+        buf: SendBuffer,
         /// `Ok`: the kernel has taken all of it.
         result: io::Result<()>,
     },

@@ -22,10 +22,12 @@ mod datagrams;
 mod name;
 mod options;
 mod ring;
+mod send_buffer;
 mod setup;
 
 pub use completion::{Completion, Full};
 pub use datagrams::{DatagramRing, Outgoing, RECEIVE_BYTES, ReceiveBatch, send_many};
 pub use options::{bind_address_no_port, receive_buffer, steer_by_first_byte};
 pub use ring::Ring;
+pub use send_buffer::SendBuffer;
 pub use setup::{RingConfig, SetupError};

@@ -13,7 +13,8 @@
 //! Invariants:
 //! - `in_flight` counts operations pushed whose last completion was not taken.
 //! - user_data is made and read only here, so a completion cannot be forged.
-//! - A buffer in `sends` with `in_flight` set is not touched.
+//! - A buffer in `sends` with `in_flight` set is not touched; one that is shared cannot be written to by
+//!   anybody, and lives while `sends` has its reference.
 
 use std::io;
 use std::marker::PhantomData;
@@ -28,6 +29,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use crate::address::AddressPool;
 use crate::buffers::Buffers;
 use crate::completion::{Completion, Full};
+use crate::send_buffer::SendBuffer;
 use crate::setup::{RingConfig, SetupError, check_operations};
 
 /// The one group of receive buffers.
@@ -78,7 +80,7 @@ const fn user_data(op: Op, address: u32, slot: u32) -> u64 {
 #[derive(Default)]
 struct Sending {
     /// Empty: nothing is being sent.
-    buf: Vec<u8>,
+    buf: SendBuffer,
     /// Bytes that the kernel has taken.
     taken: u32,
     in_flight: bool,
@@ -233,7 +235,7 @@ impl Ring {
 
     /// Sends all of `buf`. Given back if it is empty or longer than 4 GiB, if
     /// another one is on its way, or if the queue is full.
-    pub fn send(&mut self, slot: u32, buf: Vec<u8>) -> Result<(), Vec<u8>> {
+    pub fn send(&mut self, slot: u32, buf: SendBuffer) -> Result<(), SendBuffer> {
         let sending = &mut self.sends[slot as usize];
         if buf.is_empty() || buf.len() > u32::MAX as usize || !sending.buf.is_empty() {
             return Err(buf);
@@ -266,7 +268,7 @@ impl Ring {
 
     /// Takes back a buffer that is between [`Completion::SentPart`] and
     /// [`continue_send`](Ring::continue_send).
-    pub fn take_unsent(&mut self, slot: u32) -> Option<Vec<u8>> {
+    pub fn take_unsent(&mut self, slot: u32) -> Option<SendBuffer> {
         let sending = &mut self.sends[slot as usize];
         (!sending.buf.is_empty() && !sending.in_flight).then(|| std::mem::take(&mut sending.buf))
     }

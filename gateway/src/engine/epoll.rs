@@ -26,7 +26,9 @@ use super::sockets::{
     is_exhausted, is_in_progress, prepare_listener, socket_towards, wait_readable,
 };
 use super::{ACCEPT_RETRY, LISTENERS_MAX};
-use super::{Carries, ClosedBy, ConnId, Engine, EngineConfig, EngineCounters, EngineKind, Events};
+use super::{
+    Carries, ClosedBy, ConnId, Engine, EngineConfig, EngineCounters, EngineKind, Events, SendBuffer,
+};
 
 /// Readiness events fetched by one call; more stay in the kernel.
 const READY_EVENTS_MAX: usize = 1_024;
@@ -66,7 +68,7 @@ struct Conn {
     /// Bytes of `buf` that the kernel has taken.
     taken: usize,
     /// What is being sent; empty if nothing is.
-    buf: Vec<u8>,
+    buf: SendBuffer,
 }
 
 struct Listening {
@@ -78,7 +80,7 @@ struct Listening {
 /// Something that happened outside of a poll and waits for one. At most one
 /// `Sent`, one `Connected` and one `Closed` a connection.
 enum Done {
-    Sent(ConnId, Vec<u8>, io::Result<()>),
+    Sent(ConnId, SendBuffer, io::Result<()>),
     Connected(ConnId, io::Result<()>),
     Closed(ConnId, ClosedBy),
 }
@@ -496,7 +498,7 @@ impl Engine for EpollEngine {
         self.admit(TcpStream::from_std(socket.into()), flags)
     }
 
-    fn send(&mut self, conn: ConnId, buf: Vec<u8>) -> Result<(), Vec<u8>> {
+    fn send(&mut self, conn: ConnId, buf: SendBuffer) -> Result<(), SendBuffer> {
         let Some(slot) = self.live_mut(conn) else {
             return Err(buf);
         };

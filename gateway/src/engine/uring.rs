@@ -35,7 +35,9 @@ use rustix::process::{Resource, getrlimit};
 use self::turn::Turn;
 use super::LISTENERS_MAX;
 use super::sockets::{prepare_listener, socket_towards, wait_readable};
-use super::{Carries, ClosedBy, ConnId, Engine, EngineConfig, EngineCounters, EngineKind, Events};
+use super::{
+    Carries, ClosedBy, ConnId, Engine, EngineConfig, EngineCounters, EngineKind, Events, SendBuffer,
+};
 
 pub use self::probe::{UringUnavailable, probe};
 
@@ -162,7 +164,7 @@ pub struct UringEngine {
     starved: Vec<Starved>,
     /// Buffers of closing connections that no operation will bring back; before
     /// `closed`, since the close is pushed after a buffer goes in here.
-    returned: Vec<(ConnId, Vec<u8>)>,
+    returned: Vec<(ConnId, SendBuffer)>,
     /// Where the next poll starts, so that no ring starves the others.
     first: usize,
     full: bool,
@@ -489,7 +491,7 @@ impl Engine for UringEngine {
         })
     }
 
-    fn send(&mut self, conn: ConnId, buf: Vec<u8>) -> Result<(), Vec<u8>> {
+    fn send(&mut self, conn: ConnId, buf: SendBuffer) -> Result<(), SendBuffer> {
         let (ring, at) = self.place(conn.index);
         match self.live_mut(conn) {
             Some(slot) if slot.has(OPEN) && !slot.has(SENDING | FIN) => {}

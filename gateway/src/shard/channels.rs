@@ -1,28 +1,27 @@
-//! Channels (PROTOCOL §13): who is a member here, the key of each, and the fan-out of what is
-//! published: sealed once, or for each member.
+//! Channels (PROTOCOL §13): who is a member here, the key of each, and what is published: sealed
+//! once, or for each member.
 //!
-//! Not here: numbers and the tail, which are the publisher's.
+//! Not here: how it reaches the members, which is [`fan_out`]'s; numbers and the tail, which are the
+//! publisher's.
 //!
 //! Invariants:
 //! - A key is drawn from the shard's own random numbers for one epoch of one channel and given
 //!   to members only. Once somebody has left, it is used for at most `EPOCH_MS_MIN` more.
 //! - What is sealed under a key leaves for a member after the key itself: both go through one
 //!   queue, in order.
-//! - A turn hands a message to at most `FAN_OUT_PER_TURN` members. What waits is bounded by
-//!   `FAN_OUT_BYTES_MAX`; beyond it the oldest is handed out at once.
-//! - Who has left, even while a message is being handed out, does not get it.
 
-use std::collections::VecDeque;
+mod fan_out;
+
 use std::sync::Arc;
 
-use protocol::body::{Body, ChannelHeader, ChannelNotice, Lane, MessageKind};
-use protocol::channel::{ChannelSealer, EVERYBODY, Filter};
+use protocol::body::{Body, ChannelNotice, Lane, MessageKind};
+use protocol::channel::{ChannelSealer, EVERYBODY, Filter, KEY_ID_BYTES};
 use protocol::cipher::Key;
 use protocol::client::compressed;
 use protocol::ids::{ChannelId, GroupId, Incarnation, SessionId};
 use protocol::limits::{
-    ATTRIBUTES_MAX, CHANNEL_HEADER_BYTES, CHANNELS_PER_SESSION_MAX, DATAGRAM_BYTES_MAX,
-    PAYLOAD_BYTES_MAX,
+    ATTRIBUTES_MAX, CHANNEL_HEADER_BYTES, CHANNELS_PER_SESSION_MAX, PAYLOAD_BYTES_MAX,
+    SEALED_FRAME_BYTES_MIN,
 };
 use protocol::reason::DropReason;
 use protocol::time::Now;
@@ -32,17 +31,11 @@ use rustc_hash::FxHashMap;
 use super::Shard;
 use super::connection::{Connection, Session};
 use crate::engine::ConnId;
+use fan_out::{FanOuts, SharedFrame, What};
 
 /// Time, ms, between two epochs of a channel that members leave one after the other: each costs
 /// every member a frame.
 const EPOCH_MS_MIN: u64 = 100;
-
-/// Members that are handed something in a turn: about a millisecond and a half, with what
-/// the kernel does for each.
-const FAN_OUT_PER_TURN: usize = 512;
-
-/// Bytes of messages, and of lists of their receivers, that wait to be handed out.
-const FAN_OUT_BYTES_MAX: usize = 16 << 20;
 
 /// What a session has of channels and attributes; most sessions have neither.
 #[derive(Debug, Default)]
@@ -81,48 +74,11 @@ type Place = (u16, ChannelId);
 
 #[derive(Debug, Default)]
 struct Channel {
-    members: Vec<ConnId>,
+    /// What is being handed out shares the list: who comes or goes meanwhile makes another one.
+    members: Arc<Vec<ConnId>>,
     sealer: Option<ChannelSealer>,
     /// Somebody has left who has the key.
     is_stale: bool,
-}
-
-/// Something on its way to the members of a channel.
-#[derive(Debug)]
-struct FanOut {
-    at: Place,
-    /// Who was a member when it began.
-    members: Vec<ConnId>,
-    next: usize,
-    what: What,
-}
-
-#[derive(Debug)]
-enum What {
-    /// A CHANNEL that gives a key.
-    Key(Vec<u8>),
-    Message {
-        header: ChannelHeader,
-        filter: Filter,
-        /// Of a frame.
-        flags: u8,
-        /// As it is sealed for a member alone.
-        body: Vec<u8>,
-        /// As it is sealed for all; none where it is for each.
-        frame: Option<Arc<[u8]>>,
-    },
-}
-
-impl FanOut {
-    fn bytes(&self) -> usize {
-        let what = match &self.what {
-            What::Key(notice) => notice.len(),
-            What::Message { body, frame, .. } => {
-                body.len() + frame.as_ref().map_or(0, |frame| frame.len())
-            }
-        };
-        what + self.members.len() * size_of::<ConnId>()
-    }
 }
 
 /// All channels of a shard.
@@ -131,14 +87,13 @@ pub struct Channels {
     table: FxHashMap<Place, Channel>,
     /// The name of the next key.
     next_key: u32,
-    fan_outs: VecDeque<FanOut>,
-    fan_out_bytes: usize,
+    waiting: FanOuts,
 }
 
 impl Channels {
     /// Whether something is still to be handed out.
     pub(super) fn is_busy(&self) -> bool {
-        !self.fan_outs.is_empty()
+        !self.waiting.is_empty()
     }
 }
 
@@ -189,7 +144,7 @@ impl Shard {
         let entry = self.channels.table.entry(place).or_default();
         if !is_member {
             let index = entry.members.len() as u32;
-            entry.members.push(conn);
+            Arc::make_mut(&mut entry.members).push(conn);
             self.counters.channel_members.add(1);
             if let Some((_, session)) = self.bound(at, id)
                 && let Some(memberships) = &mut session.memberships
@@ -293,29 +248,26 @@ impl Shard {
         };
         let bytes_min = self.config.compress_bytes_min;
         let (flags, payload) = compressed(payload, bytes_min, &mut self.scratch);
-        let mut whole = body[..CHANNEL_HEADER_BYTES].to_vec();
+        let mut whole = Vec::with_capacity(CHANNEL_HEADER_BYTES + payload.len());
+        whole.extend_from_slice(&body[..CHANNEL_HEADER_BYTES]);
         whole.extend_from_slice(payload);
         let frame = entry.sealer.as_mut().filter(|_| once).map(|sealer| {
-            let mut frame = Vec::new();
+            let mut frame = Vec::with_capacity(SEALED_FRAME_BYTES_MIN + KEY_ID_BYTES + whole.len());
             sealer.seal(now.time, flags, &mut frame, |out| {
                 out.extend_from_slice(&whole);
             });
-            frame.into()
+            SharedFrame::new(frame)
         });
         self.counters.channel_messages.add(1);
-        let fan_out = FanOut {
-            at: place,
-            members: entry.members.clone(),
-            next: 0,
-            what: What::Message {
-                header,
-                filter: *filter,
-                flags,
-                body: whole,
-                frame,
-            },
+        let members = Arc::clone(&entry.members);
+        let what = What::Message {
+            header,
+            filter: *filter,
+            flags,
+            body: whole,
+            frame,
         };
-        self.begin_fan_out(now, fan_out);
+        self.begin_fan_out(now, place, members, what);
     }
 
     /// Whether the members share a key: everybody would hold that of everybody.
@@ -353,146 +305,15 @@ impl Shard {
         entry.sealer = Some(ChannelSealer::new(id, key.clone(), now.time, policy));
         entry.is_stale = false;
         self.counters.channel_epochs.add(1);
-        let members = entry.members.clone();
+        let members = Arc::clone(&entry.members);
         let notice = ChannelNotice::Key {
             id,
             key: &key.0,
             sequence: 0,
         };
         let group = self.group_of(usize::from(place.0));
-        let fan_out = FanOut {
-            at: place,
-            members,
-            next: 0,
-            what: What::Key(encoded(group, place.1, notice)),
-        };
-        self.begin_fan_out(now, fan_out);
-    }
-
-    fn begin_fan_out(&mut self, now: Now, fan_out: FanOut) {
-        self.channels.fan_out_bytes += fan_out.bytes();
-        self.channels.fan_outs.push_back(fan_out);
-        while self.channels.fan_out_bytes > FAN_OUT_BYTES_MAX && self.channels.is_busy() {
-            self.fan_out(now, usize::MAX);
-        }
-    }
-
-    /// Once a turn: some of what waits goes to members.
-    pub(super) fn fan_out_some(&mut self, now: Now) {
-        let mut room = FAN_OUT_PER_TURN;
-        while room > 0 && self.channels.is_busy() {
-            room -= self.fan_out(now, room).min(room);
-        }
-    }
-
-    /// Hands the oldest to so many members at most; to how many it did, and one for the looking.
-    fn fan_out(&mut self, now: Now, members_max: usize) -> usize {
-        let Some(mut fan_out) = self.channels.fan_outs.pop_front() else {
-            return 0;
-        };
-        let begin = fan_out.next;
-        let end = begin.saturating_add(members_max).min(fan_out.members.len());
-        for index in begin..end {
-            let id = fan_out.members[index];
-            self.hand_out(now, id, &fan_out);
-        }
-        fan_out.next = end;
-        if end < fan_out.members.len() {
-            self.channels.fan_outs.push_front(fan_out);
-        } else {
-            self.channels.fan_out_bytes -= fan_out.bytes();
-        }
-        end - begin + 1
-    }
-
-    /// Hands something to one member, if it still is one.
-    fn hand_out(&mut self, now: Now, id: ConnId, fan_out: &FanOut) {
-        let Some(connection) = Self::at(&mut self.connections, id) else {
-            return;
-        };
-        let Some(session) = connection.session_mut() else {
-            return;
-        };
-        let memberships = session.memberships.as_mut();
-        if memberships.and_then(|all| all.find(fan_out.at)).is_none() {
-            return;
-        }
-        let group = self.uplinks[usize::from(fan_out.at.0)].group;
-        let group = group.map_or(GroupId(0), |index| self.config.groups[index].group);
-        let channel = fan_out.at.1;
-        match &fan_out.what {
-            What::Key(notice) => self.deliver(now, id, Lane::Reliable, 0, notice, &[]),
-            What::Message {
-                header,
-                filter,
-                flags,
-                body,
-                frame,
-            } => {
-                let version = session.client_version;
-                let attribute = |key| session.attribute(group, key);
-                if !filter.passes(session.id, version, attribute) {
-                    if header.lane == Lane::Reliable {
-                        let (from, to) = (header.number, header.number.saturating_add(1));
-                        let lost = false;
-                        let notice = ChannelNotice::Skip { from, to, lost };
-                        self.notify(now, id, group, channel, notice);
-                    }
-                    return;
-                }
-                self.counters.channel_deliveries.add(1);
-                match frame {
-                    Some(frame) if self.hand_frame(id, header.lane, frame) => {}
-                    _ => {
-                        let (head, payload) = body.split_at(CHANNEL_HEADER_BYTES);
-                        self.deliver(now, id, header.lane, *flags, head, payload);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Sends a member the frame that is sealed for all, where its connection carries such;
-    /// whether it does.
-    fn hand_frame(&mut self, id: ConnId, lane: Lane, frame: &Arc<[u8]>) -> bool {
-        let Some(connection) = Self::at(&mut self.connections, id) else {
-            return true;
-        };
-        if !connection.is_stream() {
-            // What must not get lost is the reliable lane's of the datagrams.
-            return lane != Lane::Reliable && self.queue_shared(id, frame);
-        }
-        let waits = lane != Lane::Reliable && connection.is_behind(&self.config);
-        if waits || !connection.make_room(frame.len(), &self.config, &self.counters) {
-            // What becomes of it is decided where every other message's is.
-            return false;
-        }
-        if connection.out.capacity() == 0 {
-            connection.out = self.buffers.take();
-        }
-        connection.out.extend_from_slice(frame);
-        self.counters.frames_sent.add(1);
-        self.list_for_send(id);
-        true
-    }
-
-    /// The same over datagrams: the frame goes as it is behind the connection's id.
-    fn queue_shared(&mut self, id: ConnId, frame: &Arc<[u8]>) -> bool {
-        let (Some(connection), Some(side)) =
-            (Self::at(&mut self.connections, id), &mut self.datagrams)
-        else {
-            return false;
-        };
-        let fits = protocol::datagram::CID_BYTES + frame.len() <= DATAGRAM_BYTES_MAX;
-        let in_doubt = connection
-            .datagrams
-            .as_ref()
-            .is_none_or(|it| it.is_in_doubt());
-        let queued = fits && !in_doubt && side.push_shared(id, frame);
-        if queued {
-            self.counters.frames_sent.add(1);
-        }
-        queued
+        let what = What::Key(encoded(group, place.1, notice));
+        self.begin_fan_out(now, place, members, what);
     }
 
     fn notify(
@@ -515,7 +336,7 @@ impl Shard {
         if entry.members.get(index) != Some(&conn) {
             return;
         }
-        entry.members.swap_remove(index);
+        Arc::make_mut(&mut entry.members).swap_remove(index);
         entry.is_stale = true;
         let moved = entry.members.get(index).copied();
         if entry.members.is_empty() {
@@ -551,7 +372,7 @@ impl Shard {
             let Some(entry) = self.channels.table.remove(&place) else {
                 continue;
             };
-            for conn in &entry.members {
+            for conn in entry.members.iter() {
                 if let Some(connection) = Self::at(&mut self.connections, *conn)
                     && let Some(session) = connection.session_mut()
                     && let Some(memberships) = &mut session.memberships

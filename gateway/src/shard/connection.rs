@@ -17,11 +17,12 @@ use protocol::reassembly::Reassembly;
 use protocol::ticket::Ticket;
 use protocol::time::Time;
 
+use super::ahead::Ahead;
 use super::backlog::Backlog;
 use super::channels::Memberships;
 use super::credits::Credit;
 use super::datagrams::Datagrams;
-use crate::engine::ConnId;
+use crate::engine::{ConnId, SendBuffer};
 use crate::front::Front;
 use crate::front::tls::Tls;
 use crate::limits::Network;
@@ -283,6 +284,8 @@ pub struct Connection {
     pub timestamp_failures: u16,
     /// Sealed frames that wait for the engine.
     pub out: Vec<u8>,
+    /// What leaves before them.
+    pub ahead: Option<Box<Ahead>>,
     /// What may get lost, while the client reads too slowly.
     pub backlog: Option<Box<Backlog>>,
     /// Bytes that the engine is sending; 0 if none.
@@ -330,6 +333,7 @@ impl Connection {
             meter: Meter::default(),
             timestamp_failures: 0,
             out: Vec::new(),
+            ahead: None,
             backlog: None,
             in_flight_bytes: 0,
             in_flight_since: now,
@@ -350,7 +354,15 @@ impl Connection {
     pub fn sealed_bytes(&self) -> usize {
         let datagrams = self.datagrams.as_ref();
         let datagrams = datagrams.map_or(0, |datagrams| datagrams.end.queued_bytes());
-        self.out.len() + self.in_flight_bytes as usize + datagrams
+        let ahead = self.ahead.as_ref().map_or(0, |ahead| ahead.bytes());
+        ahead + self.out.len() + self.in_flight_bytes as usize + datagrams
+    }
+
+    /// This is what the engine sends now.
+    pub fn begin_send(&mut self, buffer: SendBuffer, now: Time) -> SendBuffer {
+        self.in_flight_bytes = buffer.len() as u32;
+        self.in_flight_since = now;
+        buffer
     }
 
     /// How long, ms, it may take to read its CLOSE.
@@ -371,6 +383,7 @@ impl Connection {
     /// Whether something waits to be sent.
     pub fn has_output(&self) -> bool {
         !self.out.is_empty()
+            || self.ahead.as_ref().is_some_and(|ahead| ahead.bytes() > 0)
             || self.backlog.is_some()
             || self.front.as_ref().is_some_and(|front| front.has_answers())
             || self.tls.as_ref().is_some_and(|tls| tls.has_answers())

@@ -1,7 +1,7 @@
 //! A shard with many clients and an echoing game around it: the real cores, and
-//! between them only vectors. [`Crowd::round`] has each client ask once, and
-//! [`Crowd::resume`] has each lose its connection and come back; both tell how long the
-//! shard alone took.
+//! between them only vectors. [`Crowd::round`] has each client ask once,
+//! [`Crowd::resume`] has each lose its connection and come back, and [`Crowd::publish`] has all hear
+//! a message; they tell how long the shard alone took.
 //!
 //! Deliberately not here: sockets, rings, QUIC, rates (they are off).
 //!
@@ -11,14 +11,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use protocol::body::{MessageHeader, MessageKind};
+use protocol::body::{Body, ChannelHeader, Lane, MessageHeader, MessageKind};
+use protocol::channel::Filter;
 use protocol::client::{Client, Event, Shared};
-use protocol::ids::MessageId;
+use protocol::ids::{ChannelId, Incarnation, MessageId, SessionId};
 use protocol::time::Now;
+use protocol::uplink::{self, Record};
 use protocol::websocket::client::{ClientEnd, Received};
 
 use super::{CENTER, GAME, GROUP, Game};
-use crate::engine::ConnId;
+use crate::engine::{ConnId, SendBuffer};
 use crate::shard::{Shard, ShardConfig};
 
 /// Microseconds between two rounds.
@@ -29,6 +31,8 @@ const LOGIN_TURNS_MAX: usize = 20;
 const LEASE_MS: u32 = 60_000;
 /// How long a session waits for its client: longer than it takes here.
 const RESUME_MS: u32 = 60_000;
+/// The one that [`Crowd::join`] is about.
+const CHANNEL: ChannelId = ChannelId(1);
 
 struct Player {
     id: ConnId,
@@ -52,8 +56,12 @@ pub struct Crowd {
     records: Vec<u8>,
     replies: Vec<u8>,
     center: Vec<u8>,
-    sends: Vec<(ConnId, Vec<u8>)>,
+    sends: Vec<(ConnId, SendBuffer)>,
     replied: usize,
+    /// The last message to the channel, its number, and who has heard it.
+    said: Vec<u8>,
+    number: u32,
+    heard: usize,
 }
 
 impl std::fmt::Debug for Crowd {
@@ -144,6 +152,9 @@ impl Crowd {
             center: Vec::new(),
             sends: Vec::new(),
             replied: 0,
+            said: Vec::new(),
+            number: 0,
+            heard: 0,
         };
         let spent = crowd.until_all_are_in();
         (crowd, spent)
@@ -212,6 +223,80 @@ impl Crowd {
             "every request was answered"
         );
         spent
+    }
+
+    /// All become members of one channel.
+    ///
+    /// # Panics
+    /// Somebody is not in a session.
+    pub fn join(&mut self) {
+        let join = Record::Join {
+            channel: CHANNEL,
+            incarnation: Incarnation(1),
+            next: 1,
+        };
+        self.replies.clear();
+        for player in &self.players {
+            let session = player.client.session().expect("logged in");
+            uplink::encode(session, &join, &mut self.replies);
+        }
+        self.hand_out();
+    }
+
+    /// A message to all members of the channel, which each of them hears. Returns the time in the
+    /// shard.
+    ///
+    /// # Panics
+    /// Somebody does not hear it.
+    pub fn publish(&mut self, payload: &[u8]) -> Duration {
+        self.now.time = self.now.time + STEP_US;
+        self.number += 1;
+        self.said.clear();
+        self.said.extend_from_slice(payload);
+        let header = ChannelHeader {
+            lane: Lane::Reliable,
+            group: GROUP,
+            number: self.number,
+            channel: CHANNEL,
+            message: MessageId(1),
+        };
+        self.frames.clear();
+        Body::ChannelMessage { header, payload }.encode(&mut self.frames);
+        let publish = Record::Publish {
+            filter: Filter::ALL,
+            body: &self.frames,
+        };
+        self.replies.clear();
+        uplink::encode(SessionId(0), &publish, &mut self.replies);
+        self.heard = 0;
+        let spent = self.hand_out();
+        assert_eq!(self.heard, self.players.len(), "everybody has heard it");
+        spent
+    }
+
+    /// Records to the shard, and turns until it has handed out all that they lead to.
+    fn hand_out(&mut self) -> Duration {
+        let now = self.now;
+        let begin = Instant::now();
+        self.shard.handle_uplink_records(now, GAME, &self.replies);
+        let mut spent = begin.elapsed();
+        loop {
+            let begin = Instant::now();
+            self.shard.handle_timeout(now);
+            while let Some(send) = self.shard.poll_send() {
+                self.sends.push(send);
+            }
+            spent += begin.elapsed();
+            if self.sends.is_empty() {
+                return spent;
+            }
+            self.hand_over(now, &mut |_, _| {});
+            let begin = Instant::now();
+            for (to, buffer) in self.sends.drain(..) {
+                self.shard.handle_sent(to, buffer);
+            }
+            spent += begin.elapsed();
+        }
     }
 
     /// Clients' bytes in, records to the backends, their answers in, frames out.
@@ -285,14 +370,25 @@ impl Crowd {
     /// Gives the shard's frames to the clients.
     fn hand_over(&mut self, now: Now, replied: &mut impl FnMut(&MessageHeader, &[u8])) {
         for (to, buffer) in &mut self.sends {
-            let count = &mut self.replied;
-            let mut judge = |event: Event<'_>| {
-                if let Event::Message(header, payload) = event
-                    && header.kind == MessageKind::Reply
-                {
+            // Clients open frames in place.
+            let buffer = match buffer {
+                SendBuffer::Own(bytes) => bytes,
+                SendBuffer::Shared(bytes) => {
+                    self.frames.clear();
+                    self.frames.extend_from_slice(bytes);
+                    &mut self.frames
+                }
+            };
+            let (count, heard) = (&mut self.replied, &mut self.heard);
+            let mut judge = |event: Event<'_>| match event {
+                Event::Message(header, payload) if header.kind == MessageKind::Reply => {
                     *count += 1;
                     replied(&header, payload);
                 }
+                Event::ChannelMessage(_, payload) => {
+                    *heard += usize::from(payload == self.said);
+                }
+                _ => {}
             };
             let player = &mut self.players[to.index as usize];
             let (client, shared) = (&mut player.client, &mut self.shared);

@@ -38,6 +38,7 @@ both!(
     scenarios::peer_resets,
     scenarios::close_cancels_a_send,
     scenarios::a_stalled_reader_keeps_its_send,
+    scenarios::one_buffer_goes_to_many,
     scenarios::pause_stops_and_resume_loses_nothing,
     scenarios::full_keeps_the_backlog,
     scenarios::a_stale_id_matches_nothing,

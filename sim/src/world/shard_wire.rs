@@ -5,7 +5,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use gateway::engine::ConnId;
+use gateway::engine::{ConnId, SendBuffer};
 use gateway::shard::{Action, Notice};
 
 use super::World;
@@ -207,7 +207,7 @@ impl World {
         self.shard_turn(shard)
     }
 
-    pub(super) fn shard_send(&mut self, shard: usize, id: ConnId, buffer: Vec<u8>) -> Step {
+    pub(super) fn shard_send(&mut self, shard: usize, id: ConnId, buffer: SendBuffer) -> Step {
         let number = self.shards[shard].conn_of(id);
         // What answers a request has no nonce.
         let strikes = !buffer.starts_with(b"HTTP") && self.strikes(Plant::ReuseNonce, PLANT_EVERY);
@@ -217,9 +217,9 @@ impl World {
             }
             return Ok(());
         };
-        let mut bytes = buffer.clone();
+        let mut bytes = buffer.to_vec();
         if strikes {
-            let mut again = buffer.clone();
+            let mut again = buffer.to_vec();
             if let Some(last) = again.last_mut() {
                 *last ^= 1;
             }

@@ -5,7 +5,7 @@
 //! Invariant: a connection that a shard's core was told of ends with exactly
 //! one `handle_closed`, unless its process ends before.
 
-use gateway::engine::ConnId;
+use gateway::engine::{ConnId, SendBuffer};
 use protocol::time::Time;
 
 use super::World;
@@ -61,7 +61,7 @@ pub struct Conn {
     /// Segments are held up until then.
     pub stalled_until: Time,
     /// The buffer that the shard is sending.
-    pub sending: Option<Vec<u8>>,
+    pub sending: Option<SendBuffer>,
     /// What each end sealed.
     pub sealed: [Sealed; 2],
     /// What the shard was given.

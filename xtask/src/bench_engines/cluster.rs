@@ -1,4 +1,4 @@
-//! A gateway with its center and an echoing game, each a process of its own
+//! A gateway with its center and a game, each a process of its own
 //! with a configuration file, as in production.
 //!
 //! Owns a directory for their files, new for each run, so that no run meets
@@ -47,8 +47,8 @@ struct Role {
 }
 
 impl Cluster {
-    /// Starts all three and waits until clients can log in.
-    pub fn start(bench: &Bench, engine: &str) -> anyhow::Result<Self> {
+    /// Starts all three, with this kind of game, and waits until clients can log in.
+    pub fn start(bench: &Bench, engine: &str, game: &str) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         let path = directory.path();
         let sallyport = bench.binaries.join("sallyport");
@@ -69,7 +69,10 @@ impl Cluster {
             )
         };
         let center = format!("{}\n", backend("center"));
-        let game = format!("{}\n[game]\nkind = \"echo\"\ngroup = 1\n", backend("game"));
+        let game = format!(
+            "{}\n[game]\nkind = \"{game}\"\ngroup = 1\n",
+            backend("game")
+        );
         let start = |role: &str, text: &str, core: usize| -> anyhow::Result<Role> {
             fs::write(path.join(format!("{role}.toml")), text)?;
             Role::start(&sallyport, path, role, core)
@@ -85,7 +88,7 @@ impl Cluster {
              [token]\nkeys = [\"{token_key}\"]\n\n\
              [uplink]\nidentity_file = \"gateway.identity\"\n\n\
              [center]\naddress = \"{center_address}\"\nkey = \"{center_identity}\"\n\n\
-             [[group]]\nid = 1\nname = \"echo\"\n\
+             [[group]]\nid = 1\nname = \"game\"\n\
              instances = [{{ address = \"{game_address}\", key = \"{game_identity}\" }}]\n\n\
              [admin]\nlisten = \"127.0.0.1:0\"\n"
         );

@@ -16,7 +16,12 @@ const RATIOS: [(Subject, Subject); 5] = [
 
 /// The lowest, the middle and the highest of what `of` says of each round.
 fn spread(rounds: &[Round], of: impl Fn(&Round) -> f64) -> [f64; 3] {
-    let mut values: Vec<f64> = rounds.iter().map(of).collect();
+    spread_of(rounds.iter().map(of))
+}
+
+/// The lowest, the middle and the highest of at least one value.
+pub(super) fn spread_of(values: impl Iterator<Item = f64>) -> [f64; 3] {
+    let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     let (low, high) = (values[0], values[values.len() - 1]);
     let (left, right) = ((values.len() - 1) / 2, values.len() / 2);

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use gateway::engine::ConnId;
+use gateway::engine::{ConnId, SendBuffer};
 use gateway::shard::Action;
 use gateway::testing;
 use protocol::body::{Body, ChannelNotice};
@@ -83,7 +83,7 @@ struct Clients {
     /// The client reads what it is sent.
     reads: bool,
     /// What the engine has of those who do not.
-    unsent: Vec<(ConnId, Vec<u8>)>,
+    unsent: Vec<(ConnId, SendBuffer)>,
     ticket: Option<Ticket>,
     pool: Buffers,
 }
@@ -278,7 +278,7 @@ impl Clients {
                 for (id, buffer) in std::mem::take(&mut self.unsent) {
                     let link = &mut self.links[id.index as usize];
                     if link.is_open {
-                        let mut bytes = buffer.clone();
+                        let mut bytes = buffer.to_vec();
                         read(rig, link, &mut bytes, &mut self.pool);
                         rig.shard.handle_sent(id, buffer);
                     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
 
-use super::{Completion, Op, Ring, RingConfig, user_data};
+use super::{Completion, Op, Ring, RingConfig, SendBuffer, user_data};
 
 const SMALL: RingConfig = RingConfig {
     submission_entries: 4,
@@ -66,7 +66,7 @@ fn full_queues_lose_nothing() {
     };
     let mut theirs = pairs(&mut ring, 64);
     for slot in 0..64 {
-        ring.send(slot, vec![slot as u8; 3]).unwrap();
+        ring.send(slot, vec![slot as u8; 3].into()).unwrap();
     }
     let mut back = [0; 64];
     let mut count = 0;
@@ -74,7 +74,7 @@ fn full_queues_lose_nothing() {
         ring.submit().unwrap();
         ring.reap(5, |completion| {
             if let Completion::Sent { slot, buf, result } = completion {
-                assert_eq!(buf, [slot as u8; 3]);
+                assert_eq!(*buf, [slot as u8; 3]);
                 result.unwrap();
                 back[slot as usize] += 1;
                 count += 1;
@@ -99,18 +99,21 @@ fn one_buffer_at_a_time() {
         return;
     };
     let _theirs = pairs(&mut ring, 1);
-    assert_eq!(ring.send(0, Vec::new()), Err(Vec::new()));
-    ring.send(0, vec![1]).unwrap();
-    assert_eq!(ring.send(0, vec![2]), Err(vec![2]));
+    assert_eq!(
+        ring.send(0, SendBuffer::default()),
+        Err(SendBuffer::default())
+    );
+    ring.send(0, vec![1].into()).unwrap();
+    assert_eq!(ring.send(0, vec![2].into()), Err(vec![2].into()));
     assert!(ring.take_unsent(0).is_none(), "the kernel has it");
     ring.submit().unwrap();
-    let mut sent = Vec::new();
+    let mut sent = SendBuffer::default();
     ring.reap(usize::MAX, |completion| {
         if let Completion::Sent { buf, .. } = completion {
             sent = buf;
         }
     });
-    assert_eq!(sent, [1]);
+    assert_eq!(*sent, [1]);
     ring.continue_send(0).unwrap();
     assert!(!ring.has_submissions(), "nothing is left to continue");
     ring.send(0, sent).unwrap();
@@ -189,7 +192,7 @@ fn dropped_with_everything_in_flight() {
     ring.accept(0, 60).unwrap();
     ring.receive(0).unwrap();
     // Stays in flight, since nobody reads.
-    ring.send(1, vec![7; 8 << 20]).unwrap();
+    ring.send(1, vec![7; 8 << 20].into()).unwrap();
     ring.submit().unwrap();
     // Never submitted.
     ring.receive(2).unwrap();

@@ -12,7 +12,7 @@ impl Events for Accepted {
     }
     fn connected(&mut self, _conn: ConnId, _result: io::Result<()>) {}
     fn received(&mut self, _conn: ConnId, _data: &mut [u8]) {}
-    fn sent(&mut self, _conn: ConnId, _buf: Vec<u8>, _result: io::Result<()>) {}
+    fn sent(&mut self, _conn: ConnId, _buf: SendBuffer, _result: io::Result<()>) {}
     fn closed(&mut self, _conn: ConnId, _why: ClosedBy) {}
 }
 

@@ -1,5 +1,6 @@
 //! Who gets what, under which key, and in which turn.
 
+use protocol::body::ChannelHeader;
 use protocol::client::Client;
 use protocol::frame::{FLAG_CHANNEL, Header};
 use protocol::ids::MessageId;
@@ -8,6 +9,7 @@ use protocol::uplink::{self, Record};
 use protocol::reason::CloseReason;
 
 use super::*;
+use crate::engine::SendBuffer;
 use crate::shard::ShardConfig;
 use crate::shard::tests::world::World;
 use crate::testing::{self, GAME, GROUP};
@@ -16,7 +18,7 @@ const ROOM: ChannelId = ChannelId(9);
 
 /// Room for more members than a turn serves.
 fn config() -> ShardConfig {
-    testing::shard_config(2 * FAN_OUT_PER_TURN)
+    testing::shard_config(2 * fan_out::MEMBERS_PER_TURN)
 }
 
 struct Room {
@@ -178,7 +180,7 @@ fn nobody_shares_a_key_where_each_has_its_own_seal() {
 #[test]
 fn a_turn_hands_a_message_to_so_many_and_not_to_who_has_left_meanwhile() {
     let mut room = Room::new(config());
-    let count = FAN_OUT_PER_TURN as u32 + 20;
+    let count = fan_out::MEMBERS_PER_TURN as u32 + 20;
     let members: Vec<(ConnId, Client)> = (0..count).map(|index| room.member(index)).collect();
     // The key goes first.
     room.publish(b"warm");
@@ -190,7 +192,7 @@ fn a_turn_hands_a_message_to_so_many_and_not_to_who_has_left_meanwhile() {
     room.publish(b"second");
     room.world.collect();
     let first_turn = room.world.sent.len();
-    assert!(first_turn <= FAN_OUT_PER_TURN, "{first_turn}");
+    assert!(first_turn <= fan_out::MEMBERS_PER_TURN, "{first_turn}");
     assert_eq!(
         room.world.shard.poll_timeout(),
         Some(protocol::time::Time(0))
@@ -332,4 +334,133 @@ fn nothing_is_sealed_twice_under_one_key_and_sequence() {
     );
     assert_eq!(sealed.values().sum::<u64>(), frames);
     assert!(epochs > u64::from(starts) * 2);
+}
+
+/// Bytes that LZ4 cannot shrink, more than are copied for each.
+fn large() -> Vec<u8> {
+    crate::testing::noise(3_000)
+}
+
+/// What the shard hands to the engine, which takes all of it at once.
+fn pieces(room: &mut Room) -> Vec<(ConnId, SendBuffer)> {
+    let World { shard, now, .. } = &mut room.world;
+    shard.handle_timeout(*now);
+    let mut pieces = Vec::new();
+    while let Some((id, buffer)) = shard.poll_send() {
+        pieces.push((id, buffer.clone()));
+        shard.handle_sent(id, buffer);
+    }
+    pieces
+}
+
+#[test]
+fn large_messages_are_references_in_order_with_what_is_sealed_around_them() {
+    let mut room = Room::new(config());
+    let (ann_at, mut ann) = room.member(0);
+    let (bob_at, mut bob) = room.member(1);
+    room.publish(b"the key goes first");
+    room.world.exchange(ann_at, &mut ann);
+    room.world.exchange(bob_at, &mut bob);
+    room.publish(b"before");
+    room.publish(&large());
+    room.publish(b"between");
+    room.publish(&large());
+    room.publish(b"behind");
+    let all = pieces(&mut room);
+    let mut shared = Vec::new();
+    for (conn, client) in [(ann_at, &mut ann), (bob_at, &mut bob)] {
+        let of: Vec<_> = all.iter().filter(|(to, _)| *to == conn).collect();
+        let kinds: Vec<bool> = of
+            .iter()
+            .map(|(_, piece)| matches!(piece, SendBuffer::Shared(_)))
+            .collect();
+        assert_eq!(kinds, [false, true, false, true, false]);
+        shared.push(
+            of.iter()
+                .filter_map(|(_, piece)| match piece {
+                    SendBuffer::Shared(bytes) => Some(Arc::as_ptr(bytes)),
+                    SendBuffer::Own(_) => None,
+                })
+                .collect::<Vec<_>>(),
+        );
+        let sent = of.iter().map(|(to, piece)| (*to, piece.to_vec()));
+        room.world.sent.extend(sent);
+        let heard = room.world.exchange(conn, client);
+        let heard = heard.iter().filter(|it| it.contains("ChannelMessage"));
+        assert_eq!(heard.count(), 5);
+    }
+    assert_eq!(shared[0], shared[1], "the same bytes in memory");
+    assert_ne!(shared[0][0], shared[0][1]);
+}
+
+#[test]
+fn references_count_as_what_waits_and_go_with_the_connection() {
+    let mut config = self::config();
+    config.send_queue_bytes_max = 16_384;
+    let mut room = Room::new(config);
+    let (conn, _client) = room.member(0);
+    let (_other, _) = room.member(1);
+    room.world.collect();
+    room.publish(&large());
+    let World { shard, now, .. } = &mut room.world;
+    shard.handle_timeout(*now);
+    // The engine keeps what it is given for the first one.
+    let mut held = Vec::new();
+    while let Some((to, buffer)) = shard.poll_send() {
+        if to == conn {
+            held.push(buffer);
+        } else {
+            shard.handle_sent(to, buffer);
+        }
+    }
+    for _ in 0..4 {
+        room.publish(&large());
+        pieces(&mut room);
+    }
+    let closes = |room: &Room| {
+        let counters = room.world.shard.counters();
+        counters.closes(CloseReason::SlowConsumer)
+    };
+    let waiting = room.world.shard.connections[conn.index as usize]
+        .as_ref()
+        .map_or(0, |it| it.queued_bytes());
+    assert!((4 * 3_000..=16_384).contains(&waiting), "{waiting}");
+    assert_eq!(closes(&room), 0);
+    room.publish(&large());
+    pieces(&mut room);
+    assert_eq!(
+        closes(&room),
+        1,
+        "one too many for the one that does not read"
+    );
+    let ahead = room.world.shard.connections[conn.index as usize]
+        .as_ref()
+        .is_some_and(|it| it.ahead.is_some());
+    assert!(!ahead, "nothing is kept of what nobody will get");
+}
+
+#[test]
+fn who_comes_while_a_message_is_handed_out_gets_the_next_one_only() {
+    let mut room = Room::new(config());
+    let count = fan_out::MEMBERS_PER_TURN as u32 + 20;
+    let members: Vec<(ConnId, Client)> = (0..count).map(|index| room.member(index)).collect();
+    room.publish(b"the key goes first");
+    while room.world.shard.channels.is_busy() {
+        room.world.collect();
+    }
+    room.world.sent.clear();
+    room.publish(b"while there is room for one more");
+    room.world.collect();
+    assert!(room.world.shard.channels.is_busy());
+    let (late, _client) = room.member(count);
+    room.publish(b"to the newcomer too");
+    while room.world.shard.channels.is_busy() {
+        room.world.collect();
+    }
+    let got = |conn: ConnId| -> usize {
+        let sent = room.world.sent.iter().filter(|(to, _)| *to == conn);
+        sent.map(|(_, bytes)| shared_frames(bytes).len()).sum()
+    };
+    assert_eq!(got(late), 1);
+    assert!(members.iter().all(|(conn, _)| got(*conn) == 2));
 }

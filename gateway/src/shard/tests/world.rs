@@ -97,8 +97,9 @@ impl World {
             });
             self.game.extend(records);
             while let Some(sent) = self.shard.poll_send() {
-                self.shard.handle_sent(sent.0, sent.1.clone());
-                self.sent.push(sent);
+                let (id, buffer) = sent;
+                self.sent.push((id, buffer.to_vec()));
+                self.shard.handle_sent(id, buffer);
             }
             while let Some(action) = self.shard.poll_action() {
                 self.actions.push(action);

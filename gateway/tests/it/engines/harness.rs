@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use gateway::engine::{Carries, ClosedBy, ConnId, Engine, EngineConfig, Events, probe};
+use gateway::engine::{Carries, ClosedBy, ConnId, Engine, EngineConfig, Events, SendBuffer, probe};
 
 /// Longer than anything here takes, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -87,7 +87,7 @@ impl Events for Log {
         data.fill(0xee);
     }
 
-    fn sent(&mut self, conn: ConnId, buf: Vec<u8>, result: io::Result<()>) {
+    fn sent(&mut self, conn: ConnId, buf: SendBuffer, result: io::Result<()>) {
         let story = self.open(conn);
         assert!(std::mem::take(&mut story.sending), "a buffer came twice");
         story.sent.push((buf.len(), result.map_err(|e| e.kind())));
@@ -142,8 +142,8 @@ impl<E: Engine> Driven<E> {
         conn
     }
 
-    pub fn send(&mut self, conn: ConnId, buf: Vec<u8>) {
-        self.engine.send(conn, buf).expect("a send taken");
+    pub fn send(&mut self, conn: ConnId, buf: impl Into<SendBuffer>) {
+        self.engine.send(conn, buf.into()).expect("a send taken");
         self.log.open(conn).sending = true;
     }
 
@@ -155,7 +155,10 @@ impl<E: Engine> Driven<E> {
         if self.echo {
             for (conn, story) in &mut self.log.stories {
                 if story.closed.is_none() && !story.sending && !story.received.is_empty() {
-                    match self.engine.send(*conn, std::mem::take(&mut story.received)) {
+                    match self
+                        .engine
+                        .send(*conn, std::mem::take(&mut story.received).into())
+                    {
                         Ok(()) => story.sending = true,
                         Err(_closing) => {}
                     }

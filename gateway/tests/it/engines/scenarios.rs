@@ -2,6 +2,8 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use gateway::engine::{Carries, ClosedBy, ConnId, Engine, EngineConfig};
@@ -218,6 +220,38 @@ pub fn a_stalled_reader_keeps_its_send<E: Engine>() {
     drop((client, next));
 }
 
+/// More than the sockets hold, so that what the kernel has not taken goes on later.
+pub fn one_buffer_goes_to_many<E: Engine>() {
+    const READERS: usize = 8;
+    let mut server = Driven::<E>::new(READERS as u32);
+    let address = server.listen();
+    let mut clients: Vec<TcpStream> = (0..READERS)
+        .map(|_| TcpStream::connect(address).unwrap())
+        .collect();
+    let conns: Vec<ConnId> = (0..READERS).map(|nth| server.accepted(nth)).collect();
+    let bytes: Arc<[u8]> = pattern(3, STALLING_BYTES).into();
+    for conn in &conns {
+        server.send(*conn, Arc::clone(&bytes));
+    }
+    // One goes in the middle of it.
+    server.settle();
+    server.engine.close(conns[0]);
+    assert_eq!(server.closed(conns[0]), ClosedBy::Local);
+    let expected = Arc::clone(&bytes);
+    let readers = thread::spawn(move || {
+        let mut all = vec![0; STALLING_BYTES];
+        for client in &mut clients[1..] {
+            client.read_exact(&mut all).unwrap();
+            assert!(all == *expected);
+        }
+    });
+    let done =
+        |server: &Driven<E>, conn: &ConnId| server.story(*conn).sent == [(STALLING_BYTES, Ok(()))];
+    server.until(|server| conns[1..].iter().all(|conn| done(server, conn)));
+    readers.join().unwrap();
+    assert_eq!(Arc::strong_count(&bytes), 1, "every reference came back");
+}
+
 pub fn pause_stops_and_resume_loses_nothing<E: Engine>() {
     let config = EngineConfig {
         connections_max: 8,
@@ -298,7 +332,7 @@ pub fn a_stale_id_matches_nothing<E: Engine>() {
         if let Some(stale) = last {
             assert_eq!(stale.index, conn.index);
             assert_ne!(stale.generation, conn.generation);
-            assert!(server.engine.send(stale, vec![1]).is_err());
+            assert!(server.engine.send(stale, vec![1].into()).is_err());
             server.engine.pause(stale);
             server.engine.shutdown_write(stale);
             server.engine.close(stale);
@@ -317,7 +351,7 @@ pub fn a_stale_id_matches_nothing<E: Engine>() {
         index: 77,
         generation: 0,
     };
-    assert!(server.engine.send(nobody, vec![1]).is_err());
+    assert!(server.engine.send(nobody, vec![1].into()).is_err());
     server.engine.close(nobody);
     server.settle();
 }
@@ -336,7 +370,7 @@ pub fn shutdown_follows_the_send<E: Engine>() {
     let bytes = pattern(4, 4 << 20);
     server.send(conn, bytes.clone());
     server.engine.shutdown_write(conn);
-    assert!(server.engine.send(conn, vec![1]).is_err());
+    assert!(server.engine.send(conn, vec![1].into()).is_err());
     assert_eq!(server.closed(conn), ClosedBy::Peer);
     assert_eq!(server.story(conn).received, b"after your end");
     assert_eq!(server.story(conn).sent, [(bytes.len(), Ok(()))]);
@@ -348,13 +382,22 @@ pub fn refused_sends_come_back<E: Engine>() {
     let address = server.listen();
     let client = TcpStream::connect(address).unwrap();
     let conn = server.accepted(0);
-    assert_eq!(server.engine.send(conn, Vec::new()), Err(Vec::new()));
+    assert_eq!(server.engine.send(conn, vec![].into()), Err(vec![].into()));
     server.send(conn, pattern(5, STALLING_BYTES));
-    assert_eq!(server.engine.send(conn, vec![1, 2]), Err(vec![1, 2]));
+    assert_eq!(
+        server.engine.send(conn, vec![1, 2].into()),
+        Err(vec![1, 2].into())
+    );
     server.engine.close(conn);
-    assert_eq!(server.engine.send(conn, vec![3]), Err(vec![3]));
+    assert_eq!(
+        server.engine.send(conn, vec![3].into()),
+        Err(vec![3].into())
+    );
     server.closed(conn);
-    assert_eq!(server.engine.send(conn, vec![4]), Err(vec![4]));
+    assert_eq!(
+        server.engine.send(conn, vec![4].into()),
+        Err(vec![4].into())
+    );
     drop(client);
 }
 
@@ -406,7 +449,10 @@ pub fn close_while_connecting<E: Engine>() {
     let address = server.listen();
     for _ in 0..10 {
         let conn = client.connect(address);
-        assert!(client.engine.send(conn, vec![1]).is_err(), "not connected");
+        assert!(
+            client.engine.send(conn, vec![1].into()).is_err(),
+            "not connected"
+        );
         let full = client.engine.connect(Carries::Stream, address, None);
         assert!(full.is_err(), "full");
         client.engine.close(conn);

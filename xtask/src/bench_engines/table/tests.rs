@@ -7,6 +7,7 @@ fn round(cpu_us: [f64; 4]) -> Round {
     cpu_us.map(|cpu_us| Outcome {
         seconds: 2.0,
         round_trips: 100_000,
+        received_bytes: 0,
         server_cpu_seconds: cpu_us / 10.0,
         backend_cpu_seconds: 0.5,
         load_cpu_seconds: 1.0,

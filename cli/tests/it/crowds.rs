@@ -6,3 +6,4 @@ mod many;
 mod secret;
 mod slow;
 mod stalled;
+mod storm;

@@ -5,16 +5,18 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::Context;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use ::uplink::{Acceptor, EndpointError, Identity, PublicKey, StreamIndex};
 use protocol::control::{ShardHello, ToBackend, ToShard};
 use protocol::time::{Now, Time};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::counters::GameCounters;
 use crate::link::{LinkFault, LinkId};
 use crate::link_driver::{Clock, LinkCounts, Role, drive_role};
-use crate::stub::{Game, Stub, StubSettings};
+use crate::stub::{ChannelError, Game, Stub, StubSettings};
 
 /// What a game process needs to know.
 #[derive(Debug)]
@@ -44,6 +46,12 @@ impl<G> OpenGame<G> {
     pub fn local_address(&self) -> std::io::Result<SocketAddr> {
         self.acceptor.local_address()
     }
+
+    /// The same, taking what operators tell its players.
+    pub fn with_notices(mut self, notices: NoticesEnd) -> Self {
+        self.role.notices = Some(notices);
+        self
+    }
 }
 
 /// Opens the address. To be called in the tokio current-thread runtime that will drive it.
@@ -63,6 +71,7 @@ pub fn open_game<G: Game>(
         role: GameRole {
             stub: Stub::new(config.settings, game),
             counters,
+            notices: None,
         },
     })
 }
@@ -76,6 +85,55 @@ pub async fn drive_game<G: Game>(open: OpenGame<G>, shutdown: impl Future<Output
 struct GameRole<G> {
     stub: Stub<G>,
     counters: Arc<GameCounters>,
+    notices: Option<NoticesEnd>,
+}
+
+/// Notices that wait to be taken: those of a few operators.
+const NOTICES_WAITING_MAX: usize = 8;
+
+/// Longest wait for one to be taken.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Nobody took a notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoticeError {
+    /// In time.
+    #[error("the game is busy: ask again")]
+    Busy,
+    /// The stub refused it.
+    #[error(transparent)]
+    Refused(#[from] ChannelError),
+}
+
+type Notice = (Box<str>, oneshot::Sender<Result<usize, ChannelError>>);
+
+/// How operators tell all players of a game something; any number of copies.
+#[derive(Clone, Debug)]
+pub struct Notices(mpsc::Sender<Notice>);
+
+/// The game's end.
+#[derive(Debug)]
+pub struct NoticesEnd(mpsc::Receiver<Notice>);
+
+/// Both ends.
+pub fn notices() -> (Notices, NoticesEnd) {
+    let (sender, receiver) = mpsc::channel(NOTICES_WAITING_MAX);
+    (Notices(sender), NoticesEnd(receiver))
+}
+
+impl Notices {
+    /// Tells everybody who has a session there; how many that are.
+    ///
+    /// # Errors
+    /// See [`NoticeError`].
+    pub async fn tell(&self, text: &str) -> Result<usize, NoticeError> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.0.try_send((text.into(), answer));
+        sent.map_err(|_| NoticeError::Busy)?;
+        let told = tokio::time::timeout(PATIENCE, answered).await;
+        let told = told.map_err(|_| NoticeError::Busy)?;
+        Ok(told.map_err(|_| NoticeError::Busy)??)
+    }
 }
 
 impl<G: Game> Role for GameRole<G> {
@@ -104,6 +162,12 @@ impl<G: Game> Role for GameRole<G> {
     }
 
     fn poll_background(&mut self, cx: &mut Context<'_>, now: Now) {
+        if let Some(NoticesEnd(notices)) = &mut self.notices {
+            while let Poll::Ready(Some((text, answer))) = notices.poll_recv(cx) {
+                // Who asked may have gone.
+                let _ = answer.send(self.stub.handle_notice(&text));
+            }
+        }
         self.stub.poll_background(cx, now);
     }
 

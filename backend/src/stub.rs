@@ -30,6 +30,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 
 use protocol::body::{BadBody, Body, ChannelNotice, Lane, MessageHeader, MessageKind};
+use protocol::channel::NOTICE;
 use protocol::control::{BackendHello, ShardHello, ToBackend, ToShard, to_backend, to_shard};
 use protocol::ids::{Fence, GroupId, SessionId};
 use protocol::reason::{CloseReason, DropReason};
@@ -186,6 +187,17 @@ impl<G: Game> Stub<G> {
     /// Lets the game take what its own threads have done.
     pub fn poll_background(&mut self, wakeup: &mut std::task::Context<'_>, now: Now) {
         self.call(now, |game, context| game.poll_background(wakeup, context));
+    }
+
+    /// An operator tells everybody who has a session here something, reliably; how many they are.
+    ///
+    /// # Errors
+    /// Nothing was sent.
+    pub fn handle_notice(&mut self, text: &str) -> Result<usize, ChannelError> {
+        let payload = text.as_bytes();
+        self.core
+            .publish_all(Lane::Reliable, &Filter::ALL, NOTICE, payload)?;
+        Ok(self.core.sessions.len())
     }
 
     /// Counters and gauges.

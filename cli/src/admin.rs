@@ -1,39 +1,51 @@
-//! The admin port of a process: `/metrics`, `/healthz`, `/readyz`, `/stats`, a gateway's
-//! `/sessions`, and center's `/bans`.
+//! The admin port of a process: `/metrics`, `/healthz`, `/readyz`, `/stats`, `/drain`, a gateway's
+//! `/sessions`, `/top`, `/kick` and `/limits`, center's `/bans`, and a game's `/broadcast`.
 //!
 //! Owns the HTTP server, its thread (`admin`) and who may ask. Knows no
 //! counter: each role hands in a [`RoleView`]. What changes
 //! something in a role is handed to it (`bans`). Invariants: a connection lives for a bounded time and only so
 //! many exist, so that nobody starves a role through this port; without a
-//! token it listens on loopback alone (the configuration refuses the rest).
+//! token it listens on loopback alone (the configuration refuses the rest), and then no web page of
+//! this host's browsers gets anywhere.
 
 mod bans;
 mod bounded;
+mod guard;
 pub mod metrics;
 mod process;
-pub mod sessions;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Query, Request, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use backend::center_driver::Desk;
+use backend::game::Notices;
 use gateway::drive::Operator;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio::sync::Notify;
 
 use crate::config::AdminConfig;
-use crate::keys;
+pub use guard::Guard;
+
+/// From the answer to who asks for the end to its begin: a process without clients has ended in a
+/// millisecond, and the answer has to leave first.
+const DRAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// Bytes of what all players are told at once.
+const NOTICE_BYTES_MAX: usize = 1_024;
 
 /// Adds a role's own figures to its object in `/stats`.
 pub type AddStats = Box<dyn Fn(&mut Map<String, Value>) + Send + Sync>;
@@ -55,60 +67,18 @@ pub struct RoleView {
     pub operator: Option<Operator>,
     /// Takes bans, in center.
     pub desk: Option<Desk>,
+    /// Take what all players are to be told, in games.
+    pub notices: Vec<Notices>,
+    /// What is known of the limits of networks and accounts, in a gateway.
+    pub limits: Option<Box<dyn Fn() -> Value + Send + Sync>>,
 }
 
 /// The roles of this process and who may see them.
 struct Site {
     roles: Vec<Arc<RoleView>>,
     guard: Guard,
-}
-
-/// Who may ask: who gives the token, or everybody where there is none.
-#[derive(Clone)]
-pub struct Guard {
-    bearer: Arc<RwLock<Option<String>>>,
-    is_loopback: bool,
-}
-
-/// A token that has been read and is not in force.
-pub struct NewToken(Option<String>);
-
-impl Guard {
-    /// Reads the token of a new configuration.
-    ///
-    /// # Errors
-    /// Its file cannot be used, or there is none and others than this host can reach the port.
-    pub fn read(&self, config: &AdminConfig) -> anyhow::Result<NewToken> {
-        let token = read_token(config)?;
-        anyhow::ensure!(
-            token.is_some() || self.is_loopback,
-            "the admin port of this process can be reached from other hosts: keep \
-             admin.token_file, or restart it"
-        );
-        Ok(NewToken(token))
-    }
-
-    /// Lets who gives this token in from now on; whether it is another one.
-    pub fn take(&self, new: NewToken) -> bool {
-        let mut bearer = self.bearer.write().unwrap_or_else(PoisonError::into_inner);
-        let changed = *bearer != new.0;
-        *bearer = new.0;
-        changed
-    }
-
-    fn lets_in(&self, given: &str) -> bool {
-        let bearer = self.bearer.read().unwrap_or_else(PoisonError::into_inner);
-        let bearer = bearer.as_deref();
-        bearer.is_none_or(|bearer| equal(given.as_bytes(), bearer.as_bytes()))
-    }
-}
-
-fn read_token(config: &AdminConfig) -> anyhow::Result<Option<String>> {
-    Ok(match (&config.token, &config.token_file) {
-        (Some(token), _) => Some(token.clone()),
-        (None, Some(path)) => Some(keys::read_admin_token(path)?),
-        (None, None) => None,
-    })
+    /// Where the end of the process is asked for.
+    drain: Arc<Notify>,
 }
 
 /// A bound admin port that does not answer yet.
@@ -123,15 +93,12 @@ impl AdminPort {
     /// # Errors
     /// The port is taken, or the token file cannot be used.
     pub fn bind(config: &AdminConfig) -> anyhow::Result<Self> {
-        let bearer = read_token(config)?;
+        let token = guard::read_token(config)?;
         let listener = TcpListener::bind(config.listen).map_err(|error| {
             crate::run::listen_error("admin.listen", config.listen, "tcp", &error)
         })?;
         listener.set_nonblocking(true)?;
-        let guard = Guard {
-            bearer: Arc::new(RwLock::new(bearer)),
-            is_loopback: listener.local_addr()?.ip().is_loopback(),
-        };
+        let guard = Guard::new(token, listener.local_addr()?.ip().is_loopback());
         Ok(Self { listener, guard })
     }
 
@@ -148,17 +115,18 @@ impl AdminPort {
         self.listener.local_addr()
     }
 
-    /// Answers from now on, until the process ends.
+    /// Answers from now on, until the process ends, which may be asked for through `drain`.
     ///
     /// # Errors
     /// No thread or no reactor could be made.
-    pub fn serve(self, roles: Vec<Arc<RoleView>>) -> io::Result<()> {
+    pub fn serve(self, roles: Vec<Arc<RoleView>>, drain: Arc<Notify>) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let site = Arc::new(Site {
             roles,
             guard: self.guard,
+            drain,
         });
         let listener = {
             let _inside = runtime.enter();
@@ -183,35 +151,20 @@ fn router(site: Arc<Site>) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/stats", get(stats))
-        .route("/sessions", get(sessions))
+        .route("/sessions", get(sessions::list))
+        .route("/top", get(sessions::top))
+        .route("/kick", post(sessions::kick))
+        .route("/limits", get(limits))
+        .route("/broadcast", post(broadcast))
+        .route("/drain", post(drain))
         .route("/bans", get(bans::list))
         .route("/ban", post(bans::ban))
         .route("/unban", post(bans::unban))
-        .layer(middleware::from_fn_with_state(site.clone(), authorize))
+        .layer(middleware::from_fn_with_state(
+            site.clone(),
+            guard::authorize,
+        ))
         .with_state(site)
-}
-
-async fn authorize(State(site): State<Arc<Site>>, request: Request, next: Next) -> Response {
-    let given = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer "));
-    if !site.guard.lets_in(given.unwrap_or_default()) {
-        let ask = [(header::WWW_AUTHENTICATE, "Bearer")];
-        let why = "give the token of admin.token_file\n";
-        return (StatusCode::UNAUTHORIZED, ask, why).into_response();
-    }
-    next.run(request).await
-}
-
-/// Compares without telling by its duration how much was right.
-fn equal(given: &[u8], expected: &[u8]) -> bool {
-    let different = given
-        .iter()
-        .zip(expected)
-        .fold(0, |sum, (a, b)| sum | (a ^ b));
-    given.len() == expected.len() && std::hint::black_box(different) == 0
 }
 
 async fn healthz() -> &'static str {
@@ -274,25 +227,58 @@ async fn stats(State(site): State<Arc<Site>>) -> axum::Json<Value> {
     axum::Json(json!({ "roles": roles }))
 }
 
-async fn sessions(
-    State(site): State<Arc<Site>>,
-    Query(wanted): Query<BTreeMap<String, String>>,
-) -> Response {
-    let Some(operator) = site.roles.iter().find_map(|role| role.operator.as_ref()) else {
-        let why = "no gateway runs in this process: ask the gateways\n";
-        return (StatusCode::NOT_FOUND, why).into_response();
-    };
-    let Some(account) = wanted.get("account") else {
-        let why = "say whose: /sessions?account=NAME\n";
-        return (StatusCode::BAD_REQUEST, why).into_response();
-    };
-    match operator.find(account).await {
-        Ok(found) => {
-            let found: Vec<Value> = found.iter().map(sessions::json).collect();
-            axum::Json(json!({ "sessions": found })).into_response()
+/// Asks the process to end in order, as SIGTERM does.
+async fn drain(State(site): State<Arc<Site>>) -> axum::Json<Value> {
+    tracing::info!("an operator asks for the end");
+    let drain = Arc::clone(&site.drain);
+    tokio::spawn(async move {
+        tokio::time::sleep(DRAIN_AFTER).await;
+        drain.notify_one();
+    });
+    axum::Json(json!({}))
+}
+
+async fn limits(State(site): State<Arc<Site>>) -> Response {
+    match site.roles.iter().find_map(|role| role.limits.as_ref()) {
+        Some(limits) => axum::Json(limits()).into_response(),
+        None => {
+            let why = "no gateway runs in this process: ask the gateways\n";
+            (StatusCode::NOT_FOUND, why).into_response()
         }
-        Err(busy) => (StatusCode::SERVICE_UNAVAILABLE, format!("{busy}\n")).into_response(),
     }
+}
+
+/// What all players are to be told.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Broadcast {
+    text: String,
+}
+
+async fn broadcast(
+    State(site): State<Arc<Site>>,
+    axum::Json(broadcast): axum::Json<Broadcast>,
+) -> Response {
+    let bytes = broadcast.text.len();
+    if bytes == 0 || bytes > NOTICE_BYTES_MAX {
+        let why = format!("text: 1 to {NOTICE_BYTES_MAX} bytes\n");
+        return (StatusCode::BAD_REQUEST, why).into_response();
+    }
+    let games: Vec<&Notices> = site.roles.iter().flat_map(|role| &role.notices).collect();
+    if games.is_empty() {
+        let why = "no game runs in this process: ask the games\n";
+        return (StatusCode::NOT_FOUND, why).into_response();
+    }
+    let mut sessions = 0;
+    for game in games {
+        match game.tell(&broadcast.text).await {
+            Ok(told) => sessions += told,
+            Err(error) => {
+                return (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response();
+            }
+        }
+    }
+    axum::Json(json!({ "sessions": sessions })).into_response()
 }
 
 impl Site {

@@ -79,8 +79,13 @@ pub enum Command {
         sallyport admin http://127.0.0.1:7101 ban --account mallory --text 'you cheated'\n  \
         sallyport admin http://127.0.0.1:7101 ban --network 192.0.2.0/24 --for-seconds 3600\n  \
         sallyport admin http://127.0.0.1:7101 unban --account mallory\n  \
-        sallyport admin http://127.0.0.1:7101 bans\n\n\
-        Bans are center's. Exits 1 if there is no such thing, 2 if nobody can be asked.")]
+        sallyport admin http://127.0.0.1:7101 bans\n  \
+        sallyport admin http://127.0.0.1:7001 sessions\n  \
+        sallyport admin http://127.0.0.1:7001 sessions --account alice\n  \
+        sallyport admin http://127.0.0.1:7001 kick --account mallory --text 'be nice'\n  \
+        sallyport admin http://127.0.0.1:7001 top\n\n\
+        Bans are center's; sessions, kick, top and limits are a gateway's; broadcast is a game's; drain\n\
+        ends any process in order. Exits 1 if there is no such thing, 2 if nobody can be asked.")]
     Admin(AdminArguments),
     /// Make a key
     #[command(after_help = "Examples:\n  \
@@ -202,6 +207,88 @@ pub enum AdminCommand {
     #[command(after_help = "Examples:\n  \
         sallyport admin http://127.0.0.1:7101 bans")]
     Bans,
+    /// List a gateway's sessions, or tell one's story: connection, queue, channels, credits, events
+    #[command(after_help = "Examples:\n  \
+        sallyport admin http://127.0.0.1:7001 sessions\n  \
+        sallyport admin http://127.0.0.1:7001 sessions --account alice\n  \
+        sallyport admin http://127.0.0.1:7001 sessions 4711 --json")]
+    Sessions {
+        /// Whose.
+        #[command(flatten)]
+        whom: SessionArguments,
+        /// Go on where a list ended
+        #[arg(long, value_name = "PLACE")]
+        after: Option<String>,
+        /// How many to list
+        #[arg(long, default_value_t = 100, value_name = "N")]
+        limit: usize,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a gateway's busiest sessions, again and again on a terminal
+    #[command(after_help = "Examples:\n  \
+        sallyport admin http://127.0.0.1:7001 top\n  \
+        sallyport admin http://127.0.0.1:7001 top --by queue --once")]
+    Top {
+        /// What makes a session busy: bytes or frames a second, or bytes that wait for it
+        #[arg(long, default_value = "bytes", value_parser = ["bytes", "frames", "queue"])]
+        by: String,
+        /// How many to show
+        #[arg(long, default_value_t = 20, value_name = "N")]
+        limit: usize,
+        /// Once, and no more
+        #[arg(long)]
+        once: bool,
+        /// One JSON object a line, once
+        #[arg(long)]
+        json: bool,
+    },
+    /// End a session on a gateway
+    #[command(after_help = "Examples:\n  \
+        sallyport admin http://127.0.0.1:7001 kick --account mallory --text 'be nice'\n  \
+        sallyport admin http://127.0.0.1:7001 kick 4711\n\n\
+        Its player may log in again: `ban` keeps out.")]
+    Kick {
+        /// Whose.
+        #[command(flatten)]
+        whom: SessionArguments,
+        /// What the player is told, at most 128 bytes
+        #[arg(long, default_value = "")]
+        text: String,
+    },
+    /// Show how full a gateway's tables of limits are, and who is above the limits most
+    #[command(after_help = "Examples:\n  \
+        sallyport admin http://127.0.0.1:7001 limits")]
+    Limits {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell all players of a game process something, over their gateways
+    #[command(after_help = "Examples:\n  \
+        sallyport admin http://127.0.0.1:7201 broadcast 'a new version comes in ten minutes'")]
+    Broadcast {
+        /// What, at most 1024 bytes
+        text: String,
+    },
+    /// End a process in order, and say what is left until it has ended
+    #[command(after_help = "Examples:\n  \
+        sallyport admin http://127.0.0.1:7001 drain\n\n\
+        A gateway stops accepting and tells its clients to go to another one.")]
+    Drain,
+}
+
+/// Which session is meant.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub struct SessionArguments {
+    /// By its id
+    #[arg(value_name = "SESSION")]
+    pub session: Option<u64>,
+    /// By its account
+    #[arg(long)]
+    pub account: Option<String>,
 }
 
 /// Whom a ban is about.

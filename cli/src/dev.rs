@@ -100,7 +100,8 @@ fn run_in(directory: &Path, arguments: &DevArguments) -> anyhow::Result<Verdict>
     let admin = AdminPort::bind(role.admin())?;
     let admin_address = admin.address()?;
     let (mut gateway, gateway_view) = roles::start(&role)?;
-    admin.serve(vec![Arc::clone(&gateway_view), center_view, game_view])?;
+    let views = vec![Arc::clone(&gateway_view), center_view, game_view];
+    admin.serve(views, signals.drain())?;
 
     runtime.block_on(async {
         let deadline = Instant::now() + READY_WITHIN;

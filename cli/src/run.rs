@@ -58,7 +58,7 @@ pub fn run(arguments: &RoleArguments, role: &'static str) -> anyhow::Result<Verd
     let (mut running, view) = roles::start(&loaded.role)?;
     info!(role, listen = %running.address, admin = %admin.address()?, "started");
     let guard = admin.guard();
-    admin.serve(vec![view])?;
+    admin.serve(vec![view], signals.drain())?;
 
     let mut entries = loaded.entries;
     runtime.block_on(async {

@@ -4,8 +4,10 @@
 //! obeyed at once, whatever the drain is waiting for.
 
 use std::io;
+use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 
 /// What is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    /// The same as a first SIGTERM, from the admin port.
+    drain: Arc<Notify>,
     draining: bool,
 }
 
@@ -36,8 +40,14 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            drain: Arc::default(),
             draining: false,
         })
+    }
+
+    /// How the admin port asks for an end in order.
+    pub fn drain(&self) -> Arc<Notify> {
+        Arc::clone(&self.drain)
     }
 
     /// Waits for the next one. Can be dropped and called again without loss.
@@ -46,6 +56,10 @@ impl Signals {
             _ = self.terminate.recv() => self.end(),
             _ = self.interrupt.recv() => self.end(),
             _ = self.hang_up.recv() => Request::Reload,
+            () = self.drain.notified() => {
+                self.draining = true;
+                Request::Drain
+            }
         }
     }
 

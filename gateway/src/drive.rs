@@ -622,7 +622,7 @@ impl<E: Engine> ShardDriver<E> {
         self.status
             .ready
             .store(self.shard.is_ready(), Ordering::Relaxed);
-        let mut more = self.desk.turn(&mut self.shard);
+        let mut more = self.desk.turn(&mut self.shard, now);
         more |= self.engine.flush()?;
         if let Some((datagrams, _)) = &mut self.datagrams {
             more |= datagrams.is_full() || datagrams.prepare_sleep()?;

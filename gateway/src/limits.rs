@@ -155,6 +155,19 @@ impl Network {
     }
 }
 
+impl std::fmt::Display for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let prefix = self.0.get();
+        if prefix >> 24 == 1 << 32 {
+            let address = std::net::Ipv4Addr::from_bits((prefix as u32) << 8);
+            write!(f, "{address}/24")
+        } else {
+            let address = std::net::Ipv6Addr::from_bits(u128::from(prefix) << 64);
+            write!(f, "{address}/64")
+        }
+    }
+}
+
 /// The rates of a network, by their place in its slot.
 const CONNECTIONS: usize = 0;
 const HANDSHAKES: usize = 1;
@@ -242,7 +255,13 @@ impl Usage {
                 .max(owed(now, slot.full_at[CONNECTIONS], limits.connections))
                 .max(owed(now, slot.full_at[HANDSHAKES], limits.handshakes))
         };
-        let (verdict, forgot) = self.networks.with(network.0.get(), worth, work);
+        let (verdict, forgot) = self.networks.with(network.0.get(), worth, |slot| {
+            let verdict = work(slot);
+            if !matches!(verdict, Verdict::Pass) {
+                slot.above = slot.above.saturating_add(1);
+            }
+            verdict
+        });
         Judged { verdict, forgot }
     }
 
@@ -277,6 +296,61 @@ impl Usage {
         let key = self.accounts.key_of(account.as_bytes());
         let of = |slot: &mut Slot| (slot.full_at[FRAMES], slot.full_at[BYTES]);
         self.accounts.with_known(key, of)
+    }
+}
+
+/// How full the tables are, and who is above the limits most.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Networks that have a place.
+    pub networks: usize,
+    /// Accounts that have one.
+    pub accounts: usize,
+    /// Places of each of the two tables.
+    pub places: usize,
+    /// The networks that were above a limit most often, the worst first.
+    pub worst: Vec<Above>,
+}
+
+/// A network that was above a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Above {
+    /// Which.
+    pub network: Network,
+    /// Its open connections.
+    pub open: u32,
+    /// How often it was above a limit since it came into the table.
+    pub times: u32,
+}
+
+impl Usage {
+    /// Counts who is in the tables; of the networks that were above a limit, `worst_max` are
+    /// named. Takes some milliseconds, and never the time of a shard: each set is held for as
+    /// long as it takes to look at its 16 places.
+    pub fn census(&self, worst_max: usize) -> Census {
+        let mut census = Census {
+            places: self.networks.places(),
+            ..Census::default()
+        };
+        self.networks.look(|key, slot| {
+            census.networks += 1;
+            let Some(network) = NonZeroU64::new(key).filter(|_| slot.above > 0) else {
+                return;
+            };
+            let worst = &mut census.worst;
+            let at = worst.partition_point(|other| other.times >= slot.above);
+            if at < worst_max {
+                let above = Above {
+                    network: Network(network),
+                    open: slot.open,
+                    times: slot.above,
+                };
+                worst.insert(at, above);
+                worst.truncate(worst_max);
+            }
+        });
+        self.accounts.look(|_, _| census.accounts += 1);
+        census
     }
 }
 

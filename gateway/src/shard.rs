@@ -39,6 +39,7 @@ mod resume;
 mod session;
 mod side;
 mod slow;
+pub mod story;
 mod uplinks;
 mod wheel;
 
@@ -351,20 +352,6 @@ impl Shard {
         self.connections_open
     }
 
-    /// Uplinks of this shard: center's, then one for each configured instance.
-    pub fn uplinks(&self) -> usize {
-        self.uplinks.len()
-    }
-
-    /// Whether new clients can log in: center and an instance of each group
-    /// are there.
-    pub fn is_ready(&self) -> bool {
-        !self.draining
-            && self.uplinks[uplinks::CENTER].up
-            && (0..self.config.groups.len())
-                .all(|group| self.uplinks_of(group).any(|at| self.uplinks[at].up))
-    }
-
     /// A client was accepted.
     pub fn handle_accepted(&mut self, now: Now, id: ConnId, peer: Option<SocketAddr>) {
         let index = id.index as usize;
@@ -445,12 +432,6 @@ impl Shard {
                 self.list_for_send(id);
             }
         }
-    }
-
-    /// The process is to end: clients are told to go elsewhere.
-    pub fn handle_drain(&mut self) {
-        self.draining = true;
-        self.closing_sweep = Some((CloseReason::Draining, 0));
     }
 
     /// Time has passed.

@@ -10,7 +10,7 @@
 
 use crate::cipher::{self, Key, RekeyPolicy};
 use crate::frame::{self, AAD_BYTES, FLAG_CHANNEL, Header};
-use crate::ids::{ChannelId, SessionId};
+use crate::ids::{ChannelId, MessageId, SessionId};
 use crate::limits::{
     FRAME_HEADER_BYTES, REKEY_AGE_MS, REKEY_BYTES, REKEY_FRAMES, SEALED_FRAME_BYTES_MIN, TAG_BYTES,
 };
@@ -18,6 +18,9 @@ use crate::time::Time;
 
 /// The channel of everybody who has a session at its publisher. It is sealed for each.
 pub const EVERYBODY: ChannelId = ChannelId(0);
+
+/// A message to [`EVERYBODY`] of any game: what an operator tells all players, UTF-8.
+pub const NOTICE: MessageId = MessageId(0xFFFF);
 
 /// Bytes of the key's name, in the clear between header and sealed body.
 pub const KEY_ID_BYTES: usize = 4;

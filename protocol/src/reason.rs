@@ -86,7 +86,7 @@ close_reasons! {
     Draining = 42, "draining", Ours, "the gateway is being shut down; come back to another one";
     Revoked = 43, "revoked", Ours, "center does not know this session any more; log in again";
     OutboxOverflow = 44, "outbox_overflow", Nobody, "a backend keeps more unacknowledged messages than the bound";
-    Kicked = 45, "kicked", Nobody, "a backend ended the session";
+    Kicked = 45, "kicked", Nobody, "a backend or an operator ended the session";
     PeerClosed = 46, "peer_closed", Nobody, "the client closed or lost its connection";
     LinkLost = 47, "link_lost", Ours, "the backend lost the gateway for longer than it waits";
     Banned = 50, "banned", Nobody, "the account, the device or the network is banned";

@@ -26,10 +26,15 @@ fn serve(token: Option<&str>) -> SocketAddr {
             not_ready: Box::new(move || (name == "game").then(|| "no gateway yet".to_owned())),
             operator: None,
             desk: None,
+            notices: Vec::new(),
+            limits: None,
         })
     };
-    port.serve(vec![role("gateway", &["gw-"]), role("game", &["game"])])
-        .expect("a thread");
+    port.serve(
+        vec![role("gateway", &["gw-"]), role("game", &["game"])],
+        Arc::default(),
+    )
+    .expect("a thread");
     address
 }
 
@@ -37,7 +42,7 @@ fn ask(address: SocketAddr, path: &str, headers: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).expect("it listens");
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n"
     )
     .expect("sent");
     let mut answer = String::new();
@@ -88,9 +93,31 @@ fn metrics_health_and_figures_are_answered() {
 }
 
 #[test]
+fn a_page_in_a_browser_gets_nowhere() {
+    let address = serve(None);
+    let page = "Origin: https://evil.example\r\n";
+    assert_eq!(ask(address, "/stats", page).0, 403);
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    // A name of its own, which leads here.
+    let request = "GET /stats HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answered");
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+}
+
+#[test]
 fn nobody_gets_in_without_the_token() {
     let address = serve(Some("0123456789abcdef"));
-    for path in ["/metrics", "/healthz", "/readyz", "/stats", "/sessions"] {
+    for path in [
+        "/metrics",
+        "/stats",
+        "/sessions",
+        "/limits",
+        "/kick",
+        "/drain",
+        "/nothing",
+    ] {
         assert_eq!(ask(address, path, "").0, 401);
         assert_eq!(
             ask(address, path, "Authorization: Bearer 0123456789abcdeg\r\n").0,

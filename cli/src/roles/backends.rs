@@ -11,7 +11,7 @@ use backend::center::{CenterSettings, DoorSettings, Online};
 use backend::center_driver::{self, CenterConfig as OpenCenterConfig, drive_center, open_center};
 use backend::chat::ChatGame;
 use backend::counters::{CenterCounters, GameCounters, Metric};
-use backend::game::{GameConfig as OpenGameConfig, drive_game, open_game};
+use backend::game::{GameConfig as OpenGameConfig, Notices, drive_game, notices, open_game};
 use backend::journal::JournalEngine;
 use backend::spread::{SpreadConfig, SpreadWalk, WorkerEnd, WorkerWatch};
 use backend::stub::{EchoGame, Game, StubSettings};
@@ -106,6 +106,8 @@ pub fn start_center(config: &CenterConfig) -> anyhow::Result<(Running, RoleView)
         }),
         operator: None,
         desk: Some(desk),
+        notices: Vec::new(),
+        limits: None,
     };
     Ok((running, view))
 }
@@ -129,8 +131,8 @@ fn online_json(online: &Online) -> Value {
 /// # Errors
 /// A key is missing, the port is taken.
 pub fn start_game(config: &GameConfig) -> anyhow::Result<(Running, RoleView)> {
-    let (running, counters) = open_by_kind(config)?;
-    Ok((running, view_games(vec![counters])))
+    let (running, counters, notices) = open_by_kind(config)?;
+    Ok((running, view_games(vec![counters], vec![notices])))
 }
 
 /// Starts several games in one process. What they show is their sum: a series
@@ -141,15 +143,20 @@ pub fn start_game(config: &GameConfig) -> anyhow::Result<(Running, RoleView)> {
 pub fn start_games(configs: &[GameConfig]) -> anyhow::Result<(Vec<Running>, RoleView)> {
     let mut running = Vec::with_capacity(configs.len());
     let mut counters = Vec::with_capacity(configs.len());
+    let mut notices = Vec::with_capacity(configs.len());
     for config in configs {
-        let (game, its_counters) = open_by_kind(config)?;
+        let (game, its_counters, its_notices) = open_by_kind(config)?;
         running.push(game);
         counters.push(its_counters);
+        notices.push(its_notices);
     }
-    Ok((running, view_games(counters)))
+    Ok((running, view_games(counters, notices)))
 }
 
-fn open_by_kind(config: &GameConfig) -> anyhow::Result<(Running, Arc<GameCounters>)> {
+/// A game that runs, what it counts, and who takes what its players are to be told.
+type OpenedGame = (Running, Arc<GameCounters>, Notices);
+
+fn open_by_kind(config: &GameConfig) -> anyhow::Result<OpenedGame> {
     match &config.kind {
         GameKind::Echo => open_one(config, EchoGame, None),
         GameKind::Chat => open_one(config, ChatGame, None),
@@ -181,7 +188,8 @@ fn open_one<G: Game + Send + 'static>(
     config: &GameConfig,
     game: G,
     watch: Option<WorkerWatch>,
-) -> anyhow::Result<(Running, Arc<GameCounters>)> {
+) -> anyhow::Result<OpenedGame> {
+    let (notices, notices_end) = notices();
     let open = OpenGameConfig {
         listen: config.listen.quic,
         identity: keys::read_identity(&config.listen.identity_file)?,
@@ -202,7 +210,7 @@ fn open_one<G: Game + Send + 'static>(
     let counters = Arc::new(GameCounters::default());
     let shown = Arc::clone(&counters);
     let running = spawn("game", async move |shutdown: Shutdown, opened: Opened| {
-        let game = open_game(open, game, counters)?;
+        let game = open_game(open, game, counters)?.with_notices(notices_end);
         let _ = opened.send(game.local_address()?);
         let mut worker_end = None;
         drive_game(game, async {
@@ -214,7 +222,7 @@ fn open_one<G: Game + Send + 'static>(
         .await;
         worker_end.map_or(Ok(()), |end| Err(end.into()))
     })?;
-    Ok((running, shown))
+    Ok((running, shown, notices))
 }
 
 /// Waits for the end of one of the game's own threads, if it has any.
@@ -225,7 +233,7 @@ async fn worker_ended(watch: Option<WorkerWatch>) -> WorkerEnd {
     }
 }
 
-fn view_games(games: Vec<Arc<GameCounters>>) -> RoleView {
+fn view_games(games: Vec<Arc<GameCounters>>, notices: Vec<Notices>) -> RoleView {
     let shown = Arc::new(games);
     let stats = Arc::clone(&shown);
     RoleView {
@@ -239,6 +247,8 @@ fn view_games(games: Vec<Arc<GameCounters>>) -> RoleView {
         not_ready: Box::new(|| None),
         operator: None,
         desk: None,
+        notices,
+        limits: None,
     }
 }
 

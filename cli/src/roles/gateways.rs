@@ -11,19 +11,20 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use gateway::counters::Counters;
 use gateway::drive::{Gateway, GatewayConfig as Settings};
 use gateway::engine::{self, EngineKind as Engine};
 use gateway::front::FrontConfig;
 use gateway::front::tls::Certificate;
 use gateway::front::trust::Trust;
-use gateway::limits::{Every, Limits, PLACES, Usage};
+use gateway::limits::{Every, Limited, Limits, PLACES, Usage};
 use gateway::shard::{GroupConfig as ShardGroup, ShardConfig};
 use protocol::check::Rate;
 use protocol::cipher::RekeyPolicy;
 use protocol::handshake::StaticKey;
 use protocol::ids::{GroupId, ShardId};
 use protocol::reason::DropReason;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 use uplink::DialTarget;
 
@@ -38,6 +39,9 @@ use crate::keys;
 /// How often the shards' threads are looked at; what a drain takes longer.
 const WATCH_EVERY: Duration = Duration::from_millis(50);
 
+/// Networks that are named as those above the limits most.
+const WORST_NETWORKS: usize = 20;
+
 /// Starts a gateway.
 ///
 /// # Errors
@@ -48,6 +52,7 @@ pub fn start(config: &GatewayConfig) -> anyhow::Result<(Running, RoleView)> {
     let certificate = Arc::clone(&settings.shard.front.certificate);
     let capacity = settings.connections_max;
     let mut token_keys = settings.token_keys.clone();
+    let usage = Arc::clone(&fixed.usage);
     certificate.show(read_certificate(config)?);
     let gateway = Gateway::start(settings)?;
     let counters = gateway.counters();
@@ -57,6 +62,7 @@ pub fn start(config: &GatewayConfig) -> anyhow::Result<(Running, RoleView)> {
     let operator = gateway.operator();
     let shards = operator.clone();
     let stats = counters.clone();
+    let judged = counters.clone();
     let view = RoleView {
         name: "gateway",
         thread_prefixes: &["gw-"],
@@ -95,6 +101,8 @@ pub fn start(config: &GatewayConfig) -> anyhow::Result<(Running, RoleView)> {
         }),
         operator: Some(operator),
         desk: None,
+        notices: Vec::new(),
+        limits: Some(Box::new(move || limits_json(&usage, &judged))),
     };
     let (tell, ended) = oneshot::channel();
     let draining = Arc::new(AtomicBool::new(false));
@@ -145,6 +153,40 @@ pub fn start(config: &GatewayConfig) -> anyhow::Result<(Running, RoleView)> {
         Ok(changed)
     }));
     Ok((running, view))
+}
+
+/// What is known of who is above the limits.
+fn limits_json(usage: &Usage, counters: &[Arc<Counters>]) -> Value {
+    let census = usage.census(WORST_NETWORKS);
+    let sum = |of: &dyn Fn(&Counters) -> u64| -> u64 { counters.iter().map(|it| of(it)).sum() };
+    let limited: Map<String, Value> = Limited::ALL
+        .into_iter()
+        .map(|limit| {
+            let times = sum(&|shard| shard.times_limited(limit));
+            (limit.label().to_owned(), json!(times))
+        })
+        .collect();
+    let worst: Vec<Value> = census
+        .worst
+        .iter()
+        .map(|above| {
+            json!({
+                "network": above.network.to_string(),
+                "open": above.open,
+                "times_above": above.times,
+            })
+        })
+        .collect();
+    json!({
+        "tables": {
+            "places": census.places,
+            "networks": census.networks,
+            "accounts": census.accounts,
+        },
+        "forgotten": sum(&|shard| shard.limits_forgotten.value()),
+        "limited": limited,
+        "worst_networks": worst,
+    })
 }
 
 fn read_certificate(config: &GatewayConfig) -> anyhow::Result<Option<Certificate>> {

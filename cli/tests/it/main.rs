@@ -20,6 +20,7 @@ mod keys;
 mod launch;
 mod limits;
 mod moves;
+mod operator;
 mod quality;
 mod reload;
 mod resume;

@@ -88,7 +88,8 @@ fn a_player_an_operator_and_the_game_know_how_good_a_connection_is() {
     assert_eq!(session(&cluster, "far")["session"], expected);
     assert_eq!(session(&cluster, "nobody"), Value::Null);
     let admin = cluster.admin("gateway");
-    assert_eq!(fetch(admin, "/sessions").expect("an answer").0, 400);
+    let both = "/sessions?account=far&session=1";
+    assert_eq!(fetch(admin, both).expect("an answer").0, 400);
 
     cluster.wait_metric("game", QUALITIES, |told| told >= 2);
     let gateway = cluster.metrics("gateway");

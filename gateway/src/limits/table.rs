@@ -20,6 +20,8 @@ pub(super) struct Slot {
     key: u64,
     /// Open connections.
     pub open: u32,
+    /// Times that it was above a limit, since it came into the table.
+    pub above: u32,
     /// For each rate, when the whole of its burst is there again (the theoretical arrival
     /// time of GCRA, ITU-T I.371). In the past: all of it is.
     pub full_at: [Time; 3],
@@ -80,6 +82,21 @@ impl Table {
     pub fn with_known<R>(&self, key: u64, work: impl FnOnce(&mut Slot) -> R) -> Option<R> {
         let mut set = self.set(key);
         set.iter_mut().find(|slot| slot.key == key).map(work)
+    }
+
+    /// How many places there are.
+    pub fn places(&self) -> usize {
+        self.sets.len() * WAYS
+    }
+
+    /// Looks at everybody who has a place, a set at a time.
+    pub fn look(&self, mut see: impl FnMut(u64, &Slot)) {
+        for set in &self.sets {
+            let set = set.lock().unwrap_or_else(PoisonError::into_inner);
+            for slot in set.iter().filter(|slot| slot.key != 0) {
+                see(slot.key, slot);
+            }
+        }
     }
 
     fn set(&self, key: u64) -> std::sync::MutexGuard<'_, [Slot; WAYS]> {

@@ -63,6 +63,11 @@ impl Memberships {
         self.list.iter_mut().find(|it| it.at == at)
     }
 
+    /// How many attributes there are.
+    pub(super) fn attributes(&self) -> usize {
+        self.attributes.len()
+    }
+
     /// The backend of a group is another one now: what the last one set is void.
     pub(super) fn forget_attributes(&mut self, group: GroupId) {
         self.attributes.retain(|it| it.group != group);
@@ -120,6 +125,15 @@ impl Shard {
     fn group_of(&self, at: usize) -> GroupId {
         let group = self.uplinks[at].group;
         group.map_or(GroupId(0), |index| self.config.groups[index].group)
+    }
+
+    /// The channels of a session, with their groups.
+    pub(super) fn channels_of(
+        &self,
+        session: &Session,
+    ) -> impl Iterator<Item = (GroupId, ChannelId)> {
+        let list = session.memberships.iter().flat_map(|it| &it.list);
+        list.map(|it| (self.group_of(usize::from(it.at.0)), it.at.1))
     }
 
     pub(super) fn handle_join(

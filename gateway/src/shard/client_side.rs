@@ -15,6 +15,7 @@ use protocol::uplink;
 
 use super::Shard;
 use super::connection::{Ciphers, Connection, Phase};
+use super::story::Event;
 use crate::engine::ConnId;
 use crate::limits::Penalty;
 
@@ -45,6 +46,7 @@ impl Shard {
             end = result.err();
             if pause_us > 0 && end.is_none() && !connection.rate_paused {
                 self.counters.rate_pauses.add(1);
+                connection.note(now.time, Event::RatePaused, 0);
                 self.pause(now, &mut connection, pause_us);
             }
         }
@@ -161,6 +163,7 @@ impl Shard {
         bytes: usize,
         pause_us: &mut u64,
     ) -> Result<bool, CloseReason> {
+        connection.traffic.received(now.time, bytes);
         let frames = connection.frames.charge(self.config.frames, 1, now.time);
         let bytes = connection
             .bytes

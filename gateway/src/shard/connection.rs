@@ -22,6 +22,7 @@ use super::backlog::Backlog;
 use super::channels::Memberships;
 use super::credits::Credit;
 use super::datagrams::Datagrams;
+use super::story::{Event, Story, Traffic};
 use crate::engine::{ConnId, SendBuffer};
 use crate::front::Front;
 use crate::front::tls::Tls;
@@ -158,6 +159,8 @@ pub struct Session {
     pub untold: bool,
     /// What backends were told of its connection's quality.
     pub told: Told,
+    /// What happened to it lately, for operators.
+    pub story: Story,
     /// The channels that it is in, and its attributes.
     pub memberships: Option<Box<Memberships>>,
 }
@@ -280,6 +283,8 @@ pub struct Connection {
     pub pinged: bool,
     /// How good it is.
     pub meter: Meter,
+    /// How much goes through it.
+    pub traffic: Traffic,
     /// Reliable frames in a row with a bad timestamp.
     pub timestamp_failures: u16,
     /// Sealed frames that wait for the engine.
@@ -331,6 +336,7 @@ impl Connection {
             idle_timeout_ms: 0,
             pinged: false,
             meter: Meter::default(),
+            traffic: Traffic::default(),
             timestamp_failures: 0,
             out: Vec::new(),
             ahead: None,
@@ -360,6 +366,7 @@ impl Connection {
 
     /// This is what the engine sends now.
     pub fn begin_send(&mut self, buffer: SendBuffer, now: Time) -> SendBuffer {
+        self.traffic.sent(now, buffer.len());
         self.in_flight_bytes = buffer.len() as u32;
         self.in_flight_since = now;
         buffer
@@ -403,6 +410,13 @@ impl Connection {
         match &self.phase {
             Phase::Session(session) => Some(session),
             _ => None,
+        }
+    }
+
+    /// Something has happened to its session, if it has one.
+    pub fn note(&mut self, now: Time, event: Event, about: u16) {
+        if let Phase::Session(session) = &mut self.phase {
+            session.story.note(now, event, about);
         }
     }
 

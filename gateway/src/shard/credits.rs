@@ -11,6 +11,7 @@ use protocol::limits::OUTBOX_BYTES_MAX;
 use protocol::time::{Now, Time};
 
 use super::connection::{Connection, Phase};
+use super::story::Event;
 use super::{Action, Shard};
 use crate::engine::ConnId;
 
@@ -125,6 +126,10 @@ impl Shard {
             }
         };
         *credit = Credit::Waits(0);
+        let group_id = self.config.groups[group].group;
+        session
+            .story
+            .note(now.time, Event::CreditWithheld, group_id.0);
         uplink.line.waiting.push_back(id);
         let most = 2 * self.connections_open + 1;
         if self.uplinks[at].line.waiting.len() > most {

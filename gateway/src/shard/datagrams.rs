@@ -38,6 +38,7 @@ use rustc_hash::FxHashMap;
 use super::Shard;
 use super::connection::{Asker, Connection, PendingResume, Phase};
 use super::limiting::Refused;
+use super::story::Event;
 use super::wheel::Wheel;
 use crate::engine::ConnId;
 use crate::limits::Penalty;
@@ -283,6 +284,7 @@ impl Shard {
         };
         // Only what verified is charged: anybody can write somebody's id on a datagram.
         // What is above is not looked at, so that the client sends it again, later.
+        connection.traffic.received(now.time, bytes);
         let charged = [
             connection.frames.charge(self.config.frames, 1, now.time),
             connection
@@ -468,6 +470,9 @@ impl Shard {
             return;
         }
         self.counters.migrations.add(1);
+        if let Phase::Session(session) = &mut connection.phase {
+            session.story.note(now, Event::Migrated, 0);
+        }
         let Some(side) = &mut self.datagrams else {
             return;
         };

@@ -16,6 +16,7 @@ use super::Shard;
 use super::connection::{
     Asker, Binding, Connection, Instance, PendingMove, PendingSeek, Phase, Session, Told,
 };
+use super::story::{Event, Story};
 use super::uplinks::CENTER;
 use crate::engine::ConnId;
 
@@ -164,7 +165,7 @@ impl Shard {
         let (id, fence) = (SessionId(live.session), Fence(live.fence));
         let may_hold = self.lease.is_held(now.time) && !self.draining;
         let session = self.session_of(live);
-        let (Some(pending), Some(session), true) = (pending, session, may_hold) else {
+        let (Some(pending), Some(mut session), true) = (pending, session, may_hold) else {
             self.release(id, fence, true);
             if let Some(conn) = connection {
                 self.close(now, conn, CloseReason::CenterUnavailable);
@@ -176,6 +177,7 @@ impl Shard {
             self.close_session(now, id, fence, CloseReason::Superseded, "");
         }
         self.counters.moves.add(1);
+        session.story.note(now.time, Event::Moved, 0);
         self.arrive(now, pending, Box::new(session), connection);
     }
 
@@ -223,6 +225,7 @@ impl Shard {
             untold: false,
             told: Told::default(),
             memberships: None,
+            story: Story::default(),
         })
     }
 }

@@ -1,9 +1,12 @@
-//! What an operator changes in a running shard.
+//! What an operator changes in a running shard: its configuration, and who is there.
 //!
-//! Owns which parts of its configuration are live. Invariant: nobody who is connected is held to
+//! Owns which parts of the configuration are live. Invariant: nobody who is connected is held to
 //! what was never told to it: its heartbeat, the keys of its ciphers and where its session lives
 //! stay as they were.
 
+use protocol::ids::{Fence, SessionId};
+use protocol::reason::CloseReason;
+use protocol::time::Now;
 use protocol::token::Verifier;
 
 use super::{Shard, ShardConfig};
@@ -68,6 +71,17 @@ impl ShardConfig {
 }
 
 impl Shard {
+    /// The process is to end: clients are told to go elsewhere.
+    pub fn handle_drain(&mut self) {
+        self.draining = true;
+        self.closing_sweep = Some((CloseReason::Draining, 0));
+    }
+
+    /// The operator ends a session, be its client there or not.
+    pub fn handle_operator_kick(&mut self, now: Now, session: SessionId, fence: Fence, text: &str) {
+        self.close_session(now, session, fence, CloseReason::Kicked, text);
+    }
+
     /// The operator has changed the configuration: see [`ShardConfig::take_live`]. Sessions stay
     /// bound where they are, whatever versions their instances take from now on.
     pub fn handle_config(&mut self, new: ShardConfig, verifier: Verifier) {

@@ -15,6 +15,7 @@ use protocol::time::{Now, Time};
 use rustc_hash::FxHashMap;
 
 use super::connection::{Asker, Connection, PendingResume, Phase, Session};
+use super::story::Event;
 use super::{SWEEP_PER_TURN, Shard};
 
 /// Entries of `order` beyond those in use before it is cleaned.
@@ -333,6 +334,7 @@ impl Shard {
         for binding in &mut session.bindings {
             binding.reopen();
         }
+        session.story.note(now.time, Event::Resumed, 0);
         connection.phase = Phase::Session(session);
         self.counters.resumes.add(1);
         self.open_session(now, connection)

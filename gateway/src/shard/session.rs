@@ -17,6 +17,7 @@ use protocol::uplink::{self, ClientAddress, Record};
 
 use super::connection::{Binding, Connection, Instance, PendingLogin, Phase, Session, Told};
 use super::credits::Credit;
+use super::story::{Event, Story};
 use super::uplinks::{CENTER, Uplink};
 use super::{Action, Notice, Shard};
 use crate::engine::ConnId;
@@ -148,8 +149,10 @@ impl Shard {
             left: Vec::new(),
             told: Told::default(),
             memberships: None,
+            story: Story::default(),
             untold: true,
         }));
+        connection.note(now.time, Event::LoggedIn, 0);
         self.counters.logins.add(1);
         // One that is new has left no instance, so it is not at its end.
         let _ = self.open_session(now, &mut connection);
@@ -320,7 +323,10 @@ impl Shard {
             };
             let uplink = &mut self.uplinks[at];
             let is_same = |it: &Instance| it.name == uplink.instance && it.boot == uplink.boot;
-            session.untold |= !before.as_ref().is_some_and(is_same);
+            if !before.as_ref().is_some_and(is_same) {
+                session.untold = true;
+                session.story.note(self.turn.time, Event::Bound, group_id.0);
+            }
             if let Some(before) = before.filter(|before| before.name != uplink.instance) {
                 session
                     .left
@@ -375,6 +381,7 @@ impl Shard {
                 self.counters.sessions.set(self.sessions.len() as u64);
                 match &connection.ticket {
                     Some(ticket) if self.can_wait_here(reason) => {
+                        session.story.note(now.time, Event::Lost, reason as u16);
                         self.park(now, session, ticket.clone());
                     }
                     ticket => {

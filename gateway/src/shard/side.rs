@@ -21,6 +21,7 @@ use rand_core::RngCore;
 use super::Shard;
 use super::connection::Connection;
 use super::datagrams::Datagrams;
+use super::story::Event;
 
 impl Datagrams {
     /// The client asks whether the path carries; where that is not known on our side
@@ -111,6 +112,7 @@ impl Shard {
         let datagrams = Datagrams::new(end, None, Some(Proof::default()));
         connection.datagrams = Some(Box::new(datagrams));
         self.counters.side_paths.add(1);
+        connection.note(now.time, Event::SidePath, 0);
         self.lend_out(connection);
         let secret = &secret;
         connection.seal(now.time, &Body::Side { cid, secret });

@@ -12,6 +12,7 @@ use protocol::time::{Now, Time};
 use super::ShardConfig;
 use super::backlog::{Displaced, Key, Waiting};
 use super::connection::Connection;
+use super::story::Event;
 use crate::counters::Counters;
 
 /// The part of its queue from which on a client is behind. The rest is for what is reliable and for
@@ -86,6 +87,9 @@ impl Connection {
                 header_bytes: head.len() as u8,
                 body: [head, rest].concat().into(),
             };
+            if self.backlog.is_none() {
+                self.note(now, Event::Slow, 0);
+            }
             self.wait(message, config, counters);
             return Way::Backlog;
         }

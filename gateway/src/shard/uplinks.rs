@@ -105,6 +105,20 @@ impl Uplink {
 }
 
 impl Shard {
+    /// Whether new clients can log in: center and an instance of each group
+    /// are there.
+    pub fn is_ready(&self) -> bool {
+        !self.draining
+            && self.uplinks[CENTER].up
+            && (0..self.config.groups.len())
+                .all(|group| self.uplinks_of(group).any(|at| self.uplinks[at].up))
+    }
+
+    /// Uplinks of this shard: center's, then one for each configured instance.
+    pub fn uplinks(&self) -> usize {
+        self.uplinks.len()
+    }
+
     /// The uplinks of a group, by its index in the configuration.
     pub(super) fn uplinks_of(&self, group: usize) -> Range<usize> {
         let first = self.group_first_uplink[group];

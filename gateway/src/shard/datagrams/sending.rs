@@ -109,6 +109,7 @@ impl Shard {
                 out.extend_from_slice(&datagrams.end.cid.0.to_le_bytes());
                 out.extend_from_slice(&frame);
                 let bytes = CID_BYTES + frame.len();
+                connection.traffic.sent(now.time, bytes);
                 self.counters.datagrams_sent.add(1);
                 self.counters.bytes_sent.add(bytes as u64);
                 return Some((to, bytes));
@@ -160,6 +161,7 @@ impl Shard {
                 (&mut self.datagrams, Self::at(&mut self.connections, id))
                 && let Some(datagrams) = &mut connection.datagrams
             {
+                connection.traffic.sent(now.time, bytes);
                 set_timer(side, datagrams, id);
             }
             if count > 0

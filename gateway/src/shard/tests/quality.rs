@@ -6,7 +6,7 @@ use protocol::uplink::Record;
 
 use super::*;
 use crate::counters::ROUND_TRIP_BOUNDS_US;
-use crate::shard::look::{Look, SessionView, Transport};
+use crate::shard::look::{Look, SessionView, Transport, Wanted};
 
 impl World {
     /// Lets a client's PING travel for so long, ms, and its PONG for as long.
@@ -34,10 +34,10 @@ impl World {
     }
 
     fn find(&self, account: &str) -> Option<SessionView> {
-        let mut look = Look::new(account.into());
+        let mut look = Look::new(Wanted::Account(account.into()), 1, 0);
         loop {
-            if let Some(found) = self.shard.look(&mut look) {
-                return found;
+            if let Some(found) = self.shard.look(self.now, &mut look) {
+                return found.sessions.into_iter().next();
             }
         }
     }

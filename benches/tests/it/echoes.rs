@@ -1,5 +1,5 @@
 //! Both echo servers under a short closed loop, and with more bytes than a
-//! buffer holds.
+//! buffer holds; and both servers that send what they hear to everybody.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 
 use benches::closed_loop::{Args, Mode, run};
 use benches::echo::{self, Serve};
+use benches::fanout;
 
 const CONNECTIONS: u32 = 20;
 /// More, since closing takes a moment.
@@ -46,24 +47,34 @@ impl Drop for Server {
     }
 }
 
+fn load(target: SocketAddr, mode: Mode) -> Args {
+    Args {
+        target,
+        mode,
+        connections: CONNECTIONS,
+        payload_bytes: 64,
+        warm_up: 0.0,
+        seconds: 0.05,
+        cpu_of: Some(std::process::id()),
+        cpu_of_backend: None,
+        core: None,
+        key: None,
+        token_key: None,
+    }
+}
+
+/// Every message reaches every member.
+fn check_fan_out(serve: Serve) {
+    let server = Server::start(serve);
+    let outcome = run(&load(server.address, Mode::FanOutRaw)).unwrap();
+    assert!(outcome.round_trips >= u64::from(CONNECTIONS));
+}
+
 fn check(serve: Serve) {
     let server = Server::start(serve);
     // Twice: the second time in slots that were used before.
     for _ in 0..2 {
-        let outcome = run(&Args {
-            target: server.address,
-            mode: Mode::Raw,
-            connections: CONNECTIONS,
-            payload_bytes: 64,
-            warm_up: 0.0,
-            seconds: 0.05,
-            cpu_of: Some(std::process::id()),
-            cpu_of_backend: None,
-            core: None,
-            key: None,
-            token_key: None,
-        })
-        .unwrap();
+        let outcome = run(&load(server.address, Mode::Raw)).unwrap();
         assert!(outcome.round_trips > 0);
         large(server.address);
     }
@@ -83,6 +94,11 @@ fn large(address: SocketAddr) {
 }
 
 #[test]
+fn writes_to_all() {
+    check_fan_out(fanout::write::serve);
+}
+
+#[test]
 fn epoll() {
     check(echo::epoll::serve);
 }
@@ -96,4 +112,5 @@ fn ring() {
         return;
     }
     check(echo::ring::serve);
+    check_fan_out(fanout::ring::serve);
 }

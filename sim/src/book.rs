@@ -234,6 +234,8 @@ impl Book {
             } => self.note_processed(boot, session, life, lane, &payload),
             // Of a map; its truth checks them.
             Heard::Entered { .. } | Heard::Moved { .. } | Heard::Ticked { .. } => Ok(()),
+            // Of channels; what is known of their talk checks them.
+            Heard::Published { .. } | Heard::Left { .. } => Ok(()),
         }
     }
 

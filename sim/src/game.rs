@@ -6,9 +6,11 @@
 pub mod echo;
 pub mod walk;
 
+use std::collections::BTreeSet;
+
 use backend::stub::{Context, Departure, Game, Message, Player, Request};
 use protocol::body::Lane;
-use protocol::ids::{Fence, SessionId};
+use protocol::ids::{ChannelId, Fence, SessionId};
 use protocol::time::Time;
 use protocol::world::{Enter, Move};
 
@@ -60,6 +62,26 @@ pub enum Heard {
         lane: Lane,
         /// What it told.
         step: Move,
+    },
+    /// A message went to a channel.
+    Published {
+        /// Which start of the game: the number of its first stay.
+        process: u32,
+        /// To which.
+        channel: ChannelId,
+        /// How.
+        lane: Lane,
+        /// Who is a member.
+        members: BTreeSet<SessionId>,
+    },
+    /// A player was taken out of a channel.
+    Left {
+        /// See `Published`.
+        process: u32,
+        /// Of which.
+        channel: ChannelId,
+        /// Who.
+        session: SessionId,
     },
     /// The map did a tick.
     Ticked {

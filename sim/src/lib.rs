@@ -21,6 +21,7 @@ mod plant;
 mod proofs;
 mod random;
 mod rule;
+mod talk;
 mod thief;
 mod tickets;
 mod trace;

@@ -142,6 +142,9 @@ const MAP_PER_MILLE: u64 = 400;
 /// Of those without one, clusters in a thousand whose center lets only so many play.
 const QUEUE_PER_MILLE: u64 = 350;
 
+/// Clusters in a thousand whose players are in channels.
+const CHANNELS_PER_MILLE: u64 = 400;
+
 /// Everything that is drawn beforehand.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -211,6 +214,8 @@ pub struct Plan {
     pub map: Option<MapPlan>,
     /// Where not all may play at once.
     pub queue: Option<QueuePlan>,
+    /// The echo has channels too.
+    pub channels: bool,
 }
 
 /// A center at which players wait.
@@ -333,11 +338,13 @@ impl Plan {
                 .chance(MAP_PER_MILLE)
                 .then(|| MapPlan::draw(clients, random)),
             queue: None,
+            channels: false,
         };
         // Walkers are all on the map in the end.
         let has_queue = drawn.map.is_none() && random.chance(QUEUE_PER_MILLE);
         Self {
             stub_outbox_bytes_max: drawn.send_queue_bytes_max / 2,
+            channels: random.chance(CHANNELS_PER_MILLE),
             queue: has_queue.then(|| QueuePlan::draw(clients - rivals, random)),
             ..drawn
         }

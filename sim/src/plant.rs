@@ -82,6 +82,10 @@ plants! {
     JumpQueue, "jump-queue", QueueInOrder;
     /// Clients are not told where they are in the queue.
     HidePlaces, "hide-places", Liveness;
+    /// A message to a channel passes over a member.
+    SkipMember, "skip-member", ChannelsTrue;
+    /// A gateway does not hear that a member has left a channel.
+    KeepMember, "keep-member", ChannelsTrue;
     /// Who leaves a view on a map is not told of.
     LoseLeave, "lose-leave", ViewsExact;
     /// Who comes into a view is told twice.

@@ -46,6 +46,9 @@ pub enum Rule {
     /// Who waits in the queue is let in before all who came later in the same lane, and after who
     /// returns; its place outlasts a short cut, and a restart of center.
     QueueInOrder,
+    /// A member hears each message of a channel once and in order, as it was said, or is told how
+    /// many it has missed; nobody else hears it.
+    ChannelsTrue,
     /// On a map only who is not in view comes into it, and only who is in it
     /// moves, stops or leaves it; nobody sees itself.
     ViewEvents,
@@ -67,7 +70,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::OneLiveSession,
         Self::IdsNeverRepeat,
         Self::ReliableExactlyOnce,
@@ -84,6 +87,7 @@ impl Rule {
         Self::NothingUnproven,
         Self::ForgeryIgnored,
         Self::QueueInOrder,
+        Self::ChannelsTrue,
         Self::ViewEvents,
         Self::ViewsExact,
         Self::PlacesTrue,
@@ -112,6 +116,7 @@ impl Rule {
             Self::NothingUnproven => "nothing-unproven",
             Self::ForgeryIgnored => "forgery-ignored",
             Self::QueueInOrder => "queue-in-order",
+            Self::ChannelsTrue => "channels-true",
             Self::ViewEvents => "view-events",
             Self::ViewsExact => "views-exact",
             Self::PlacesTrue => "places-true",

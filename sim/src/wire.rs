@@ -6,7 +6,7 @@
 //! protocol: a key a direction of a connection, the nonce is the sequence,
 //! which goes on through a rekey.
 
-use protocol::frame::{self, FLAG_HANDSHAKE, Header};
+use protocol::frame::{self, FLAG_CHANNEL, FLAG_HANDSHAKE, Header};
 use protocol::limits::{FRAME_HEADER_BYTES, TAG_BYTES};
 
 use crate::rule::{Rule, Step, check};
@@ -76,6 +76,8 @@ pub struct Sealed {
     cutter: Cutter,
     /// By sequence: a hash of the frame. Sequences have no gap.
     frames: Vec<u64>,
+    /// Frames for channels since somebody asked: key, sequence and a hash.
+    for_channels: Vec<(u32, u32, u64)>,
 }
 
 impl Sealed {
@@ -94,6 +96,11 @@ impl Sealed {
         Ok(())
     }
 
+    /// The frames for channels since the last time.
+    pub fn take_for_channels(&mut self) -> Vec<(u32, u32, u64)> {
+        std::mem::take(&mut self.for_channels)
+    }
+
     /// Notes a sealed frame; one of a handshake, or none, is passed over.
     ///
     /// # Errors
@@ -105,6 +112,13 @@ impl Sealed {
             return Ok(());
         };
         let hash = trace::hash(frame);
+        if header.flags & FLAG_CHANNEL != 0 {
+            if let Some(key) = frame.get(FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + 4) {
+                let key = u32::from_le_bytes([key[0], key[1], key[2], key[3]]);
+                self.for_channels.push((key, header.sequence, hash));
+            }
+            return Ok(());
+        }
         let sequence = header.sequence as usize;
         match self.frames.get(sequence) {
             Some(earlier) => check(*earlier == hash, Rule::NoNonceTwice, || {

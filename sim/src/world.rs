@@ -32,6 +32,7 @@ mod walkers;
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::handshake::StaticKey;
+use protocol::ids::SessionId;
 use protocol::time::Time;
 
 use crate::book::Book;
@@ -40,6 +41,7 @@ use crate::plan::{Course, Plan, Transport};
 use crate::plant::Plant;
 use crate::random::Random;
 use crate::rule::{Rule, Step, Violation};
+use crate::talk::Talk;
 use crate::tickets::Tickets;
 use crate::trace::Trace;
 use crate::truth::Truth;
@@ -88,6 +90,8 @@ pub struct Report {
     pub thieves: u64,
     /// Players that were let in from the queue.
     pub admitted: u64,
+    /// Messages of channels that members heard.
+    pub channel_messages: u64,
 }
 
 /// The world.
@@ -100,6 +104,7 @@ pub struct World {
     book: Book,
     tickets: Tickets,
     line: Line,
+    talk: Talk,
     truth: Truth,
     now: Time,
     queue: BTreeMap<(Time, u64), Event>,
@@ -130,6 +135,8 @@ pub struct World {
     /// Times that a plant could have struck.
     plant_chances: u64,
     view_plants: ViewPlants,
+    /// For a plant: who was last made a member of a channel.
+    joined: Option<SessionId>,
     enters: u64,
     reentries: u64,
 }
@@ -167,6 +174,7 @@ impl World {
             book: Book::default(),
             tickets: Tickets::default(),
             line: Line::default(),
+            talk: Talk::default(),
             truth: Truth::default(),
             trace: Trace::new(loud),
             now: Time(0),
@@ -189,6 +197,7 @@ impl World {
             revoked: BTreeSet::new(),
             plant_chances: 0,
             view_plants: ViewPlants::default(),
+            joined: None,
             enters: 0,
             reentries: 0,
             plan,
@@ -262,6 +271,7 @@ impl World {
             migrations: self.datagrams.migrations,
             thieves: self.thieves,
             admitted: self.line.admitted,
+            channel_messages: self.talk.heard,
         }
     }
 

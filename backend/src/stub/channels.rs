@@ -162,7 +162,8 @@ impl Core {
             && let Some(out) = self.links.get_mut(&link)
         {
             *entry.links.entry(link).or_default() += 1;
-            uplink::encode(id, &joined(channel, entry), out.of_channel(channel));
+            let joined = joined(channel, entry, entry.next);
+            uplink::encode(id, &joined, out.of_channel(channel));
         }
         Ok(())
     }
@@ -257,7 +258,13 @@ impl Core {
             };
             *entry.links.entry(link).or_default() += 1;
             it.answered = 0;
-            uplink::encode(id, &joined(it.channel, entry), out.of_channel(it.channel));
+            // A client that was never told that it is a member begins at its first message; one that
+            // was goes on where it is, and asks for what it has missed.
+            let first = (it.since != entry.next).then_some(it.since);
+            for next in first.into_iter().chain([entry.next]) {
+                let joined = joined(it.channel, entry, next);
+                uplink::encode(id, &joined, out.of_channel(it.channel));
+            }
         }
         for &(key, value) in &memberships.attributes {
             uplink::encode(id, &Record::Attribute { key, value }, out.of(id));
@@ -494,11 +501,11 @@ impl Core {
     }
 }
 
-fn joined(channel: ChannelId, entry: &Channel) -> Record<'static> {
+fn joined(channel: ChannelId, entry: &Channel, next: u32) -> Record<'static> {
     Record::Join {
         channel,
         incarnation: entry.incarnation,
-        next: entry.next,
+        next,
     }
 }
 

@@ -2,14 +2,15 @@
 //! some requests in two parts and some later, and notes everything it hears,
 //! for the world to check.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use backend::stub::{Context, Departure, Game, Message, Player, Request, SendError};
 use protocol::body::Lane;
-use protocol::ids::SessionId;
+use protocol::channel::Filter;
+use protocol::ids::{ChannelId, MessageId, SessionId};
 
 use super::Heard;
-use crate::message::{self, FromGame};
+use crate::message::{self, FromGame, Sent};
 use crate::plant::Plant;
 
 #[derive(Debug)]
@@ -30,6 +31,16 @@ pub struct EchoGame {
     /// `LATER_MAX`.
     later: Vec<(Request, Vec<u8>)>,
     received: u64,
+    /// The number of its first stay, which no other start of a game has.
+    pub process: u32,
+    /// Members and messages so far of each channel.
+    channels: BTreeMap<ChannelId, Channel>,
+}
+
+#[derive(Debug, Default)]
+struct Channel {
+    members: BTreeSet<SessionId>,
+    published: u32,
 }
 
 /// Requests kept for later.
@@ -48,6 +59,8 @@ impl EchoGame {
             heard: Vec::new(),
             later: Vec::new(),
             received: 0,
+            process: next_life,
+            channels: BTreeMap::new(),
         }
     }
 
@@ -67,6 +80,58 @@ impl EchoGame {
         for (request, payload) in std::mem::take(&mut self.later) {
             self.answer(context, &request, false, &payload);
         }
+    }
+
+    /// Makes a player a member of a channel, or no member any more.
+    pub fn toggle(&mut self, context: &mut Context<'_>, session: SessionId, channel: ChannelId) {
+        let members = &mut self.channels.entry(channel).or_default().members;
+        if members.remove(&session) {
+            context.leave(session, channel);
+            self.heard.push(Heard::Left {
+                process: self.process,
+                channel,
+                session,
+            });
+        } else if context.join(session, channel).is_ok() {
+            members.insert(session);
+        }
+    }
+
+    /// Says something to the members of a channel.
+    pub fn say(&mut self, context: &mut Context<'_>, channel: ChannelId, lane: Lane, bytes: usize) {
+        let known = self.channels.entry(channel).or_default();
+        let sent = Sent {
+            attempt: channel.0,
+            lane: message::lane_number(lane),
+            is_request: false,
+            index: known.published,
+        };
+        let number = FromGame {
+            life: self.process,
+            counter: known.published,
+        };
+        let payload = number.encode(&message::encode(&sent, bytes));
+        let (everybody, id) = (Filter::ALL, MessageId(4));
+        if context
+            .publish(channel, lane, &everybody, id, &payload)
+            .is_ok()
+        {
+            known.published += 1;
+            self.heard.push(Heard::Published {
+                process: self.process,
+                channel,
+                lane,
+                members: known.members.clone(),
+            });
+        }
+    }
+
+    /// The channels that a player is in.
+    pub fn channels_of(&self, session: SessionId) -> impl Iterator<Item = ChannelId> {
+        let channels = self.channels.iter();
+        channels
+            .filter(move |(_, channel)| channel.members.contains(&session))
+            .map(|(id, _)| *id)
     }
 
     /// Sends a player something of the game's own accord.
@@ -162,6 +227,9 @@ impl Game for EchoGame {
 
     fn disconnected(&mut self, _: &mut Context<'_>, departure: &Departure) {
         self.stays.remove(&departure.session);
+        for channel in self.channels.values_mut() {
+            channel.members.remove(&departure.session);
+        }
         self.later
             .retain(|(request, _)| request.session != departure.session);
         self.heard.push(Heard::Disconnected {

@@ -272,6 +272,16 @@ impl World {
                     self.crossings.insert((before, host.transport));
                     self.thief_follows();
                 }
+                Told::ChannelMessage(header, payload) => {
+                    if let Some(session) = self.session_of(attempt) {
+                        self.talk.note_heard(session, &header, &payload)?;
+                    }
+                }
+                Told::ChannelLost(channel, count) => {
+                    if let Some(session) = self.session_of(attempt) {
+                        self.talk.note_lost(session, channel, count);
+                    }
+                }
                 Told::GroupUp(MAP_GROUP) => self.walker_group_up(client),
                 Told::GroupUp(_) => {}
                 Told::Message(header, payload) if header.group == MAP_GROUP => {
@@ -286,6 +296,11 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// The session of an attempt, also when it is over.
+    fn session_of(&self, attempt: Option<u32>) -> Option<SessionId> {
+        self.book.attempts[attempt? as usize].session
     }
 
     fn client_closed(&mut self, client: usize, closed: Closed) -> Step {

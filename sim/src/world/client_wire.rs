@@ -5,9 +5,9 @@
 
 use std::mem;
 
-use protocol::body::MessageHeader;
+use protocol::body::{ChannelHeader, MessageHeader};
 use protocol::client::{self, Client, Closed};
-use protocol::ids::{GroupId, SessionId};
+use protocol::ids::{ChannelId, GroupId, SessionId};
 use protocol::reason::CloseReason;
 use protocol::websocket::client::Refused;
 
@@ -20,6 +20,8 @@ use crate::rule::{Rule, Step, Violation, check};
 pub enum Told {
     LoggedIn(SessionId),
     Queued,
+    ChannelMessage(ChannelHeader, Vec<u8>),
+    ChannelLost(ChannelId, u32),
     GroupUp(GroupId),
     Resumed,
     Message(MessageHeader, Vec<u8>),
@@ -32,6 +34,12 @@ pub fn collect(told: &mut Vec<Told>) -> impl FnMut(client::Event<'_>) {
         client::Event::Message(header, payload) => {
             told.push(Told::Message(header, payload.to_vec()));
         }
+        client::Event::ChannelMessage(header, payload) => {
+            told.push(Told::ChannelMessage(header, payload.to_vec()));
+        }
+        client::Event::ChannelLost(_, channel, count) => {
+            told.push(Told::ChannelLost(channel, count));
+        }
         client::Event::Queued(_) => told.push(Told::Queued),
         client::Event::Closed(closed) => told.push(Told::Closed(closed)),
         client::Event::GroupUp(group) => told.push(Told::GroupUp(group)),
@@ -40,8 +48,6 @@ pub fn collect(told: &mut Vec<Told>) -> impl FnMut(client::Event<'_>) {
         | client::Event::GroupDown(_)
         | client::Event::ChannelJoined(..)
         | client::Event::ChannelLeft(..)
-        | client::Event::ChannelMessage(..)
-        | client::Event::ChannelLost(..)
         | client::Event::RoundTrip(_) => {}
     }
 }

@@ -9,6 +9,7 @@ use backend::stub::{Stub, StubCounts, StubSettings};
 use prost::Message as _;
 use protocol::body::{Body, Lane};
 use protocol::control::{ToBackend, to_backend};
+use protocol::ids::ChannelId;
 use protocol::limits::UPLINK_STREAMS;
 use protocol::reason::{CloseReason, DropReason};
 use protocol::stream::OutboxLimits;
@@ -65,6 +66,17 @@ impl GameHost {
             paused_until: Time(0),
         }
     }
+}
+
+/// What a game does with a channel.
+#[derive(Clone, Copy, Debug)]
+struct TalkAct {
+    channel: ChannelId,
+    /// A player joins, or leaves.
+    toggles: bool,
+    messages: u64,
+    lane: Lane,
+    bytes: usize,
 }
 
 /// What a run of records for a stub holds.
@@ -193,6 +205,7 @@ impl World {
         let payload_bytes = self.random.below(self.plan.payload_bytes_max) as usize;
         let (pick, lane) = (self.random.bits(), self.random.below(3));
         let lane = [Lane::Reliable, Lane::Unreliable, Lane::Sequenced][lane as usize];
+        let talk = self.draw_talk(may_send);
         if let Some(core) = &mut self.games[game].core {
             let sessions = core.game().sessions();
             core.call(now, |logic, context| {
@@ -206,6 +219,14 @@ impl World {
                     return;
                 };
                 echo.answer_later(context);
+                if let (Some(talk), Some(session)) = (talk, picked) {
+                    if talk.toggles {
+                        echo.toggle(context, *session, talk.channel);
+                    }
+                    for _ in 0..talk.messages {
+                        echo.say(context, talk.channel, talk.lane, talk.bytes);
+                    }
+                }
                 if let Some(session) = picked {
                     let sent = Sent {
                         attempt: u32::MAX,
@@ -221,6 +242,29 @@ impl World {
             });
         }
         self.game_turn(game)
+    }
+
+    /// What is said in channels now.
+    fn draw_talk(&mut self, may_send: bool) -> Option<TalkAct> {
+        if !self.plan.channels || !may_send {
+            return None;
+        }
+        // Over datagrams frames for a channel are in no log of the nonces.
+        let is_lossy = self.plan.datagrams_per_mille == 0 && self.random.chance(300);
+        Some(TalkAct {
+            channel: ChannelId(1 + self.random.below(2) as u32),
+            toggles: self.random.chance(400),
+            messages: match self.random.below(12) {
+                0 => self.random.below(BURST_MAX),
+                _ => self.random.below(3),
+            },
+            lane: if is_lossy {
+                Lane::Unreliable
+            } else {
+                Lane::Reliable
+            },
+            bytes: self.random.below(self.plan.payload_bytes_max) as usize,
+        })
     }
 
     pub(super) fn game_control(&mut self, game: usize, number: u64, message: &[u8]) -> Step {
@@ -298,8 +342,8 @@ impl World {
         self.game_turn(game)
     }
 
-    /// What a map heard and did.
-    fn note_map(&mut self, boot: Boot, heard: &Heard) -> Step {
+    /// What a map or a channel heard and did.
+    fn note_told(&mut self, boot: Boot, heard: &Heard) -> Step {
         match heard {
             Heard::Entered { session, enter } => self.truth.note_enter(boot, *session, enter),
             Heard::Moved {
@@ -309,6 +353,20 @@ impl World {
             } => self.truth.note_move(boot, *session, *lane, step)?,
             Heard::Ticked { tick } => self.truth.note_tick(boot, *tick)?,
             Heard::Disconnected { session } => self.truth.note_gone(boot, *session),
+            Heard::Published {
+                process,
+                channel,
+                lane,
+                members,
+            } => {
+                self.talk
+                    .note_published(*process, *channel, *lane, members.clone());
+            }
+            Heard::Left {
+                process,
+                channel,
+                session,
+            } => self.talk.note_left(*process, *channel, *session),
             Heard::Connected { .. } | Heard::Received { .. } => {}
         }
         Ok(())
@@ -332,7 +390,7 @@ impl World {
             if self.trace.loud {
                 eprintln!("{:>12} game {game} {heard:?}", self.now.0);
             }
-            self.note_map(boot, &heard)?;
+            self.note_told(boot, &heard)?;
             self.book.note_heard(boot, heard)?;
         }
         for (LinkId(number), message) in sends {

@@ -155,6 +155,17 @@ impl World {
             if let Some(what) = self.book.undone(attempt, sent) {
                 return late(format!("client {client}: {what}"));
             }
+            let echoes = self.games.iter().filter_map(|game| game.core.as_ref());
+            let unheard = echoes
+                .filter_map(|core| core.game().echo())
+                .filter(|echo| echo.sent_reliable(session).is_some())
+                .find_map(|echo| {
+                    echo.channels_of(session)
+                        .find_map(|channel| self.talk.unheard(session, echo.process, channel))
+                });
+            if let Some(what) = unheard {
+                return late(format!("client {client}: {what}"));
+            }
             if core.outbox_messages() > 0 {
                 return Some(Violation::new(
                     Rule::Bounded,

@@ -35,6 +35,9 @@ impl World {
         if stream != 0 {
             return match (plant, direction) {
                 (Plant::DuplicateRecord, Direction::Up) => self.doubled(&bytes),
+                (Plant::SkipMember | Plant::KeepMember, Direction::Down) => {
+                    self.talk_planted(plant, &bytes)
+                }
                 (Plant::LeakOutbox, Direction::Down) => without_acknowledgements(&bytes),
                 (_, Direction::Down) => self.views_planted(plant, number, bytes),
                 _ => bytes,
@@ -75,6 +78,26 @@ impl World {
             }
             out.extend_from_slice(&(message.len() as u32).to_le_bytes());
             out.extend_from_slice(&message);
+        }
+        out
+    }
+
+    /// Messages to channels that pass over a member, or members who leave and are not told of.
+    fn talk_planted(&mut self, plant: Plant, bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut run = bytes;
+        while let Ok(Some((session, record))) = uplink::next(&mut run) {
+            let is_leave = matches!(record, Record::Leave { .. });
+            if let Record::Join { .. } = record {
+                self.joined = Some(session);
+            }
+            if plant == Plant::KeepMember && is_leave {
+                continue;
+            }
+            let skipped = self
+                .joined
+                .filter(|_| plant == Plant::SkipMember && matches!(record, Record::Publish { .. }));
+            uplink::encode(skipped.unwrap_or(session), &record, &mut out);
         }
         out
     }

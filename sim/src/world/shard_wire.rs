@@ -227,6 +227,10 @@ impl World {
         }
         let book = &mut self.book;
         conn.sealed[1].note(&bytes, |key| book.note_ephemeral(key))?;
+        let start = (shard, self.shards[shard].boot);
+        for (key, sequence, hash) in conn.sealed[1].take_for_channels() {
+            self.talk.note_frame(start, key, sequence, hash)?;
+        }
         conn.down.write(&bytes);
         conn.sending = Some(buffer);
         if let Some(number) = number {

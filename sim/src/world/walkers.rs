@@ -221,6 +221,8 @@ impl World {
         let entered = session.and_then(|session| self.truth.entered(session));
         let order = match host.flow {
             Some(_) => Order::EachLane,
+            // What a lane that may lose sends to a slow client waits behind the reliable one.
+            None if self.plan.channels => Order::EachLane,
             None => Order::All,
         };
         match (header.kind, header.lane, header.message) {

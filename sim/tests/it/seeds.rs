@@ -95,6 +95,8 @@ fn a_run_is_not_empty() {
     );
     let thieves: u64 = reports.iter().map(|report| report.thieves).sum();
     assert!(thieves > 20, "{thieves} used tickets were shown");
+    let channel_messages: u64 = reports.iter().map(|report| report.channel_messages).sum();
+    assert!(channel_messages > 1_000, "{channel_messages} in channels");
     let admitted: u64 = reports.iter().map(|report| report.admitted).sum();
     assert!(admitted > 50, "{admitted} were let in from the queue");
 }

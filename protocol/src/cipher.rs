@@ -1,14 +1,15 @@
 //! Sealing and opening frames (PROTOCOL §4): ChaCha20-Poly1305 (RFC 8439), the
 //! nonce is the wire sequence, keys change by the phase bit.
 //!
-//! ring does the arithmetic, and only [`Key::aead`] and [`nonce`] name it. Its key
+//! ring does the arithmetic, also for snow's handshakes ([`ChaChaPoly`]). Its key
 //! is made anew for each frame: that is a copy of 32 bytes, while keeping it would
 //! cost each connection 1 KiB (ADR 5).
 //!
 //! Invariant: a `Sealer` never seals twice with one (key, sequence): its
 //! sequence only rises and it is neither `Clone` nor restorable.
 
-use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, Tag, UnboundKey};
+use snow::types::Cipher;
 
 use crate::frame::{self, AAD_BYTES, FLAG_KEY_PHASE, Header};
 use crate::limits::{
@@ -50,6 +51,56 @@ fn nonce(sequence: u64) -> Nonce {
     let mut nonce = [0; 12];
     nonce[4..].copy_from_slice(&sequence.to_le_bytes());
     Nonce::assume_unique_for_key(nonce)
+}
+
+/// The same cipher for snow.
+pub(crate) struct ChaChaPoly(Key);
+
+impl Default for ChaChaPoly {
+    fn default() -> Self {
+        Self(Key([0; 32]))
+    }
+}
+
+impl Cipher for ChaChaPoly {
+    fn name(&self) -> &'static str {
+        "ChaChaPoly"
+    }
+
+    fn set(&mut self, key: &[u8; 32]) {
+        self.0 = Key(*key);
+    }
+
+    fn encrypt(&self, sequence: u64, ad: &[u8], plaintext: &[u8], out: &mut [u8]) -> usize {
+        let (body, rest) = out.split_at_mut(plaintext.len());
+        body.copy_from_slice(plaintext);
+        let aead = self.0.aead();
+        match aead.seal_in_place_separate_tag(nonce(sequence), Aad::from(ad), body) {
+            Ok(tag) => rest[..TAG_BYTES].copy_from_slice(tag.as_ref()),
+            Err(_) => unreachable!("no handshake has 256 GiB"),
+        }
+        plaintext.len() + TAG_BYTES
+    }
+
+    fn decrypt(
+        &self,
+        sequence: u64,
+        ad: &[u8],
+        ciphertext: &[u8],
+        out: &mut [u8],
+    ) -> Result<usize, snow::Error> {
+        let length = ciphertext.len().checked_sub(TAG_BYTES);
+        let length = length.ok_or(snow::Error::Decrypt)?;
+        let (body, tag) = ciphertext.split_at(length);
+        let tag = Tag::try_from(tag).map_err(|_| snow::Error::Decrypt)?;
+        let out = out.get_mut(..length).ok_or(snow::Error::Decrypt)?;
+        out.copy_from_slice(body);
+        self.0
+            .aead()
+            .open_in_place_separate_tag(nonce(sequence), Aad::from(ad), tag, out, 0..)
+            .map_err(|_| snow::Error::Decrypt)?;
+        Ok(length)
+    }
 }
 
 /// When a sender changes its key.

@@ -14,7 +14,7 @@ use snow::params::{CipherChoice, DHChoice, HashChoice};
 use snow::resolvers::{CryptoResolver, DefaultResolver};
 use snow::types::{Cipher, Dh, Hash, Random};
 
-use crate::cipher::Key;
+use crate::cipher::{ChaChaPoly, Key};
 use crate::dh::{self, X25519};
 use crate::frame::{self, AAD_BYTES, FLAG_HANDSHAKE, Header};
 use crate::limits::{FRAME_HEADER_BYTES, HANDSHAKE_FRAME_BYTES_MIN};
@@ -334,8 +334,8 @@ fn builder<'a>(name: &str, ephemeral: [u8; 32]) -> Result<snow::Builder<'a>, Clo
     ))
 }
 
-/// snow's own primitives but for the products of keys; the one random value that the
-/// pattern needs, the ephemeral secret, is the one that was passed in.
+/// snow's own hash; keys are multiplied and payloads sealed by what does that everywhere else. The one
+/// random value that the pattern needs, the ephemeral secret, is the one that was passed in.
 struct EphemeralResolver(Cell<Option<[u8; 32]>>);
 
 impl CryptoResolver for EphemeralResolver {
@@ -355,7 +355,10 @@ impl CryptoResolver for EphemeralResolver {
     }
 
     fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
-        DefaultResolver.resolve_cipher(choice)
+        match choice {
+            CipherChoice::ChaChaPoly => Some(Box::new(ChaChaPoly::default())),
+            _ => None,
+        }
     }
 }
 

@@ -14,3 +14,4 @@ pub mod limits;
 pub mod shard;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod tickets;

@@ -24,6 +24,7 @@ mod bans;
 mod channels;
 mod client_side;
 mod connection;
+mod corks;
 mod credits;
 mod datagrams;
 #[cfg(any(test, feature = "testing"))]
@@ -67,6 +68,7 @@ use crate::counters::Counters;
 use crate::engine::{ConnId, SendBuffer};
 use crate::front::{Front, FrontConfig};
 use crate::limits::{Limits, Usage};
+use crate::tickets::Tickets;
 use bans::BannedNetworks;
 use connection::{Connection, PendingMove, PendingSeek, Phase};
 pub use datagrams::DatagramConfig;
@@ -198,6 +200,8 @@ pub struct ShardConfig {
     pub limits: Limits,
     /// Who has how much of them in use, in all shards of the gateway.
     pub usage: Arc<Usage>,
+    /// The tickets of the sessions in all shards of the gateway.
+    pub tickets: Arc<Tickets>,
     /// What comes before the frames.
     pub front: FrontConfig,
     /// Connections over datagrams; without it there are none.
@@ -246,6 +250,8 @@ pub struct Shard {
     rate_pauses: BinaryHeap<Reverse<(Time, ConnId)>>,
     /// Connections with bytes to send; each at most once (`listed`).
     to_send: VecDeque<ConnId>,
+    /// Output that waits for a backend's.
+    corks: corks::Corks,
     actions: VecDeque<Action>,
     lease: session::Lease,
     /// Some sessions are to be opened at a backend: the next index to look at.
@@ -316,6 +322,7 @@ impl Shard {
             due: Vec::new(),
             rate_pauses: BinaryHeap::new(),
             to_send: VecDeque::new(),
+            corks: corks::Corks::default(),
             actions: VecDeque::new(),
             lease: session::Lease::default(),
             binding_sweep: None,
@@ -444,6 +451,7 @@ impl Shard {
         }
         self.due = due;
         self.handle_datagram_timeouts(now);
+        self.pull_corks(now);
         while let Some(&Reverse((at, id))) = self.rate_pauses.peek()
             && at <= now.time
         {
@@ -597,6 +605,7 @@ impl Shard {
         let pauses = self.rate_pauses.peek().map(|Reverse((at, _))| *at);
         [
             self.wheel.next(),
+            self.corks.next(),
             pauses,
             self.lease_deadline(),
             self.report.next(),
@@ -623,7 +632,7 @@ impl Shard {
                 continue;
             };
             connection.listed = false;
-            if connection.in_flight_bytes > 0 {
+            if connection.in_flight_bytes > 0 || connection.corked {
                 continue;
             }
             connection.send_backlog(&self.config, self.turn, &self.counters);
@@ -684,6 +693,7 @@ impl Shard {
         let unheard = connection.is_unheard();
         let handshaking = is_stream && connection.ciphers.is_none();
         connection.phase = Phase::Closing;
+        connection.corked = false;
         connection.since = now.time;
         connection.reassembly.release(&mut self.buffers);
         let silent = match reason {

@@ -95,6 +95,7 @@ pub fn shard_config(clients: usize) -> ShardConfig {
         seal_channels_once: true,
         limits: Limits::default(),
         usage: Arc::new(Usage::new(64, [1, 2])),
+        tickets: Arc::default(),
         front: FrontConfig::default(),
         datagrams: None,
     }

@@ -19,6 +19,7 @@ use gateway::front::tls::Certificate;
 use gateway::front::trust::Trust;
 use gateway::limits::{Every, Limited, Limits, PLACES, Usage};
 use gateway::shard::{GroupConfig as ShardGroup, ShardConfig};
+use gateway::tickets::Tickets;
 use protocol::check::Rate;
 use protocol::cipher::RekeyPolicy;
 use protocol::handshake::StaticKey;
@@ -253,6 +254,7 @@ struct Fixed {
     boot: u64,
     key: StaticKey,
     usage: Arc<Usage>,
+    tickets: Arc<Tickets>,
 }
 
 impl Fixed {
@@ -307,6 +309,7 @@ impl Fixed {
             seal_channels_once: config.seal_channels_once,
             limits: limits_of(limits),
             usage: Arc::clone(&self.usage),
+            tickets: Arc::clone(&self.tickets),
             front: FrontConfig {
                 proxy_required: config.listen.proxy_required,
                 trusted: Trust::new(config.listen.proxy_trusted.clone()),
@@ -330,6 +333,7 @@ fn settings(config: &GatewayConfig) -> anyhow::Result<(Settings, Fixed)> {
         boot: boot()?,
         key: keys::read_gateway(&config.listen.key_file)?,
         usage: Arc::new(Usage::new(PLACES, usage_secret()?)),
+        tickets: Arc::default(),
     };
     let limits = &config.limits;
     let connections = limits

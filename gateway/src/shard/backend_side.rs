@@ -367,6 +367,7 @@ impl Shard {
             rest,
         };
         let buffers = &mut self.buffers;
+        connection.corked = false;
         let way = connection.take(now.time, &outgoing, &self.config, &self.counters, buffers);
         if let (Way::Stream, Body::Sync(_), Some(bytes)) = (&way, body, binding.credit.told()) {
             // SYNC has lifted it.

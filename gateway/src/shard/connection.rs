@@ -299,6 +299,8 @@ pub struct Connection {
     pub in_flight_since: Time,
     /// It is in the shard's list of connections with something to send.
     pub listed: bool,
+    /// What waits to be sent waits for a backend's SYNC.
+    pub corked: bool,
     /// Reading is paused because it is above its rate.
     pub rate_paused: bool,
     /// Reading is paused because the client ignores that a backend does not keep up.
@@ -344,6 +346,7 @@ impl Connection {
             in_flight_bytes: 0,
             in_flight_since: now,
             listed: false,
+            corked: false,
             rate_paused: false,
             uplink_paused: false,
             shut: false,

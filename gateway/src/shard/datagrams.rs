@@ -532,7 +532,7 @@ impl Shard {
             self.charge_init(now, from)
                 .and_then(|()| match handshake::ticket_id(hello) {
                     None => self.accept_datagrams(now, from, nonce, hello, None),
-                    Some(ticket) => match self.ticket_here(ticket) {
+                    Some(ticket) => match self.known_ticket(ticket) {
                         Some(known) => self.accept_datagrams(now, from, nonce, hello, Some(known)),
                         None => Ok(self.seek_init(now, from, nonce, hello, ticket)?),
                     },

@@ -42,6 +42,7 @@ impl ShardConfig {
             resume_ms: _,
             seal_channels_once: _,
             usage: _,
+            tickets: _,
             datagrams: _,
         } = new;
         self.sessions_max = sessions_max;

@@ -125,7 +125,7 @@ impl Shard {
         }
         let end = self.bind(&mut session, None, true);
         if let Some(reason) = end {
-            self.tickets.remove(&ticket.id());
+            self.forget_ticket(ticket.id());
             self.tell_end(now, &session, reason);
             return;
         }
@@ -196,7 +196,7 @@ impl Shard {
     }
 
     fn end_parked(&mut self, now: Now, parked: &Parked, reason: CloseReason) {
-        self.tickets.remove(&parked.ticket.id());
+        self.forget_ticket(parked.ticket.id());
         self.counters.close(reason);
         self.tell_end(now, &parked.session, reason);
         self.count_parked();
@@ -235,7 +235,7 @@ impl Shard {
         frame: &[u8],
         id: TicketId,
     ) -> Result<(), CloseReason> {
-        match self.ticket_here(id) {
+        match self.known_ticket(id) {
             Some((session, ticket)) => self.answer_resume(now, connection, frame, session, &ticket),
             None => {
                 let asker = Asker::Connection(connection.id);
@@ -275,8 +275,27 @@ impl Shard {
         Ok(())
     }
 
-    /// The session and the ticket with this id, if they are here.
-    pub(super) fn ticket_here(&self, id: TicketId) -> Option<(SessionId, Ticket)> {
+    /// From now on this is the session's one ticket.
+    pub(super) fn remember_ticket(&mut self, session: SessionId, ticket: &Ticket) {
+        self.tickets.insert(ticket.id(), session);
+        self.config.tickets.insert(session, ticket);
+    }
+
+    /// Nobody comes back to a session of this shard with it any more.
+    pub(super) fn forget_ticket(&mut self, id: TicketId) {
+        if self.tickets.remove(&id).is_some() {
+            self.config.tickets.remove(id);
+        }
+    }
+
+    /// The session and the ticket with this id, if they are in this gateway.
+    pub(super) fn known_ticket(&self, id: TicketId) -> Option<(SessionId, Ticket)> {
+        self.ticket_here(id)
+            .or_else(|| self.config.tickets.find(id))
+    }
+
+    /// The same, if they are here.
+    fn ticket_here(&self, id: TicketId) -> Option<(SessionId, Ticket)> {
         let session = *self.tickets.get(&id)?;
         let ticket = match self.parking.parked.get(&session) {
             Some(parked) => &parked.ticket,
@@ -320,7 +339,7 @@ impl Shard {
             .take_session(now, id)
             .ok_or(CloseReason::TicketUnknown)?;
         session.untold = true;
-        self.tickets.remove(&ticket);
+        self.forget_ticket(ticket);
         self.attach(now, connection, session)
     }
 
@@ -337,7 +356,9 @@ impl Shard {
         session.story.note(now.time, Event::Resumed, 0);
         connection.phase = Phase::Session(session);
         self.counters.resumes.add(1);
-        self.open_session(now, connection)
+        self.open_session(now, connection)?;
+        self.cork(now, connection);
+        Ok(())
     }
 
     /// A session that is here, its client too or not.

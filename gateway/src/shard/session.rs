@@ -188,7 +188,8 @@ impl Shard {
         self.sessions.insert(id, connection.id);
         self.counters.sessions.set(self.sessions.len() as u64);
         if let Some(ticket) = &connection.ticket {
-            self.tickets.insert(ticket.id(), id);
+            let ticket = ticket.clone();
+            self.remember_ticket(id, &ticket);
         }
         self.owe_kept(now.time, connection);
         self.open_datagrams(connection);
@@ -386,7 +387,7 @@ impl Shard {
                     }
                     ticket => {
                         if let Some(ticket) = ticket {
-                            self.tickets.remove(&ticket.id());
+                            self.forget_ticket(ticket.id());
                         }
                         self.tell_end(now, &session, reason);
                     }

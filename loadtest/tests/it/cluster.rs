@@ -278,6 +278,7 @@ fn gateway_config(key: &StaticKey, center: SocketAddr, game: SocketAddr) -> Gate
             seal_channels_once: true,
             limits: Default::default(),
             usage: Arc::new(Usage::new(64, [1, 2])),
+            tickets: Arc::default(),
             front: Default::default(),
             datagrams: None,
         },

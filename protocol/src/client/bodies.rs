@@ -48,7 +48,9 @@ impl Client {
                 {
                     self.session = session;
                     self.state = State::Up(connection);
-                    self.ping_at = now;
+                    if !is_resume {
+                        self.ping_at = now;
+                    }
                     self.open_side_path(now);
                     events(if is_resume {
                         Event::Resumed(session)

@@ -10,6 +10,7 @@ use gateway::engine::ConnId;
 use gateway::front::FrontConfig;
 use gateway::limits::{Limits, Usage};
 use gateway::shard::{ALL_VERSIONS, DatagramConfig, GroupConfig, Shard, ShardConfig};
+use gateway::tickets::Tickets;
 use protocol::check::Rate;
 use protocol::cipher::RekeyPolicy;
 use protocol::ids::ShardId;
@@ -136,12 +137,13 @@ impl World {
         }
         self.datagrams.proofs.forget(gateway);
         let cookie_secret = self.random.secret();
+        let tickets = Arc::new(Tickets::default());
         for shard in shards {
-            self.shard_start(shard, cookie_secret);
+            self.shard_start(shard, cookie_secret, Arc::clone(&tickets));
         }
     }
 
-    fn shard_start(&mut self, shard: usize, cookie_secret: [u8; 32]) {
+    fn shard_start(&mut self, shard: usize, cookie_secret: [u8; 32], tickets: Arc<Tickets>) {
         let plan = &self.plan;
         let (heartbeat, idle) = (plan.idle_timeout_ms / 3, plan.idle_timeout_ms);
         let config = ShardConfig {
@@ -178,6 +180,7 @@ impl World {
             // Networks have no part in these worlds; accounts may log in as they like.
             limits: Limits::default(),
             usage: Arc::new(Usage::new(64, [0, 0])),
+            tickets,
             front: FrontConfig::default(),
             datagrams: Some(DatagramConfig {
                 cookie_secret,

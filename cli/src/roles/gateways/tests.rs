@@ -89,6 +89,7 @@ fn what_is_called_live_is_taken_over_and_nothing_else() {
         boot: 1,
         key: StaticKey::from_secret([7; 32]),
         usage: Arc::new(Usage::new(16, [1, 2])),
+        tickets: Arc::default(),
     };
     let (config, entries) = read(&[]).expect("a good configuration");
     let before = fixed.shard_config(&config);

@@ -123,6 +123,9 @@ impl Shard {
                 continue;
             };
             datagrams.listed = false;
+            if connection.corked && datagrams.side.is_none() {
+                continue;
+            }
             let (start, resent) = (out.len(), datagrams.end.resent());
             let credit = datagrams.candidate.map_or(BURST_BYTES, |it| it.credit);
             let mut room = credit.min(BURST_BYTES);

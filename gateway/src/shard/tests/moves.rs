@@ -3,6 +3,7 @@
 use protocol::client::Client;
 use protocol::control::{Found, LiveSession, Moved, Update};
 use protocol::limits::LABEL_BYTES_MAX;
+use protocol::ticket::Ticket;
 
 use super::resumes::{GONE, OPEN, world};
 use super::*;
@@ -279,4 +280,85 @@ fn a_session_is_opened_where_it_was_and_never_where_it_left() {
         other.collect();
         assert_eq!(other.shard.counters.closes(CloseReason::LinkLost), 1);
     }
+}
+
+/// Two shards of one gateway; a client is logged in at the first.
+fn siblings() -> (World, World, ConnId, Client, LiveSession) {
+    let tickets = Arc::default();
+    let shard = |shard| {
+        World::new(ShardConfig {
+            shard: ShardId(shard),
+            tickets: Arc::clone(&tickets),
+            ..world().shard.config
+        })
+    };
+    let (mut home, mut other) = (shard(0), shard(1));
+    other.moves_by_hand = true;
+    let (id, client) = home.login(0);
+    let live = told(&home);
+    (home, other, id, client, live)
+}
+
+#[test]
+fn from_another_shard_of_the_gateway_a_session_comes_with_one_question() {
+    let (mut home, mut other, id, mut client, live) = siblings();
+    assert_eq!(other.shard.config.tickets.len(), 1);
+    home.cut(id, &mut client, false);
+    let (id, events) = other.come_back(1, &mut client);
+    assert_eq!(events, [""; 0]);
+    // Not whose it is, but at once that it be moved; and nothing before the answer.
+    assert_eq!(other.shard.sessions(), 0);
+    assert_eq!(other.shard.counters.handshakes.value(), 1);
+    other.moved(Some(live.clone()));
+    let session = SessionId(live.session);
+    let events = other.exchange(id, &mut client);
+    assert!(events.contains(&format!("Resumed({session:?})")));
+    // The shard before hears of it from center, and what it remembered goes with it.
+    assert_eq!(other.shard.config.tickets.len(), 2);
+    let reason = CloseReason::Superseded;
+    let fence = Fence(live.fence - 100);
+    home.shard
+        .close_session(home.now, session, fence, reason, "");
+    assert_eq!(other.shard.config.tickets.len(), 1);
+    assert!(
+        other
+            .shard
+            .known_ticket(ticket_of(&other, session))
+            .is_some()
+    );
+}
+
+#[test]
+fn a_ticket_that_was_used_is_forgotten_by_all_shards_of_the_gateway() {
+    let (mut home, mut other, id, mut client, _) = siblings();
+    let session = client.session().expect("logged in");
+    let used = ticket_of(&home, session);
+    assert!(other.shard.known_ticket(used).is_some());
+    home.cut(id, &mut client, true);
+    assert!(other.shard.known_ticket(used).is_some(), "it is parked");
+    home.come_back(2, &mut client);
+    assert!(other.shard.known_ticket(used).is_none());
+    let next = ticket_of(&home, session);
+    assert!(other.shard.known_ticket(next).is_some());
+    // Whoever shows the used one is looked up at center, as from anywhere.
+    let thief = other.accept(5);
+    let ticket = Ticket::from_key([7; 32]);
+    let mut resume = Vec::new();
+    Initiator::resume(&ticket, [3; 32], 0, &mut resume).expect("a frame");
+    other.shard.handle_received(other.now, thief, &mut resume);
+    other.collect();
+    assert!(matches!(other.asked(), to_backend::Message::Seek(_)));
+    client.logout(home.now.time);
+    let mut out = Vec::new();
+    client.poll_transmit(home.now.time, &mut home.shared, &mut out);
+    let id = *home.shard.sessions.get(&session).expect("in");
+    home.shard.handle_received(home.now, id, &mut out);
+    assert!(other.shard.config.tickets.is_empty());
+}
+
+/// The one ticket of a session that is in a shard.
+fn ticket_of(world: &World, session: SessionId) -> TicketId {
+    let mut tickets = world.shard.tickets.iter();
+    let found = tickets.find(|(_, of)| **of == session);
+    *found.expect("a ticket").0
 }

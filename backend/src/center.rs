@@ -441,7 +441,8 @@ impl Center {
                 group: 0,
                 wants_address: false,
                 lease_ms: self.settings.lease_ms,
-                wants_load: self.settings.door.busy_permille_max > 0,
+                // Also where the limit is off: it may be set at any time.
+                wants_load: true,
             }),
         );
         self.tell_networks(now, link);

@@ -61,9 +61,11 @@ impl Center {
         }
     }
 
-    /// The operator lets so many be online from now on. Who is online stays.
-    pub fn handle_online_max(&mut self, now: Now, online_max: usize) {
-        self.settings.door.online_max = online_max;
+    /// The operator sets the door anew. Who is online stays, and so does who waits.
+    pub fn handle_door(&mut self, now: Now, door: DoorSettings) {
+        self.settings.door = door;
+        self.queue.set_bounds(door.places_max, door.forgiven_ms);
+        self.returning.set_kept(door.returning_ms);
         self.admit(now);
     }
 

@@ -122,6 +122,11 @@ impl Queue {
         }
     }
 
+    /// Other bounds, for places that are given or lost from now on.
+    pub(super) fn set_bounds(&mut self, places_max: usize, forgiven_ms: u64) {
+        (self.places_max, self.forgiven_ms) = (places_max, forgiven_ms);
+    }
+
     /// Those who wait and are connected.
     pub(super) fn len(&self) -> usize {
         self.places.len()
@@ -418,6 +423,11 @@ impl Returning {
             order: VecDeque::new(),
             kept_ms,
         }
+    }
+
+    /// How long accounts are remembered from now on, ms.
+    pub(super) fn set_kept(&mut self, kept_ms: u64) {
+        self.kept_ms = kept_ms;
     }
 
     /// This account's session has ended.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use protocol::time::Now;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::center::{Ban, BanError, BanKey, Center};
+use crate::center::{Ban, BanError, BanKey, Center, DoorSettings};
 
 /// Requests that wait: those of some people and scripts at once.
 const WAITING_MAX: usize = 32;
@@ -44,7 +44,7 @@ enum Request {
     Ban(BanKey, Ban, Answer<Result<(), DeskError>>),
     Unban(BanKey, Answer<Result<(), DeskError>>),
     List(Answer<Vec<(BanKey, Ban)>>),
-    OnlineMax(usize, SyncSender<()>),
+    Door(DoorSettings, SyncSender<()>),
 }
 
 /// How operators ask; any number of copies.
@@ -94,14 +94,13 @@ impl Desk {
         self.ask(Request::List).await
     }
 
-    /// Lets so many be online from now on; it is in force when this returns, which blocks until
-    /// then.
+    /// Sets the door anew; it is in force when this returns, which blocks until then.
     ///
     /// # Errors
     /// `Busy`.
-    pub fn set_online_max(&self, online_max: usize) -> Result<(), DeskError> {
+    pub fn set_door(&self, door: DoorSettings) -> Result<(), DeskError> {
         let (answer, answered) = sync_channel(1);
-        let sent = self.0.try_send(Request::OnlineMax(online_max, answer));
+        let sent = self.0.try_send(Request::Door(door, answer));
         sent.map_err(|_| DeskError::Busy)?;
         answered.recv_timeout(PATIENCE).map_err(|_| DeskError::Busy)
     }
@@ -132,8 +131,8 @@ impl DeskEnd {
                     Some(batch) => self.wait(batch, answer, center),
                     None => drop(answer.send(Err(DeskError::Unknown))),
                 },
-                Request::OnlineMax(online_max, answer) => {
-                    center.handle_online_max(now, online_max);
+                Request::Door(door, answer) => {
+                    center.handle_door(now, door);
                     let _ = answer.try_send(());
                 }
                 Request::List(answer) => {

@@ -150,15 +150,19 @@ impl CenterConfig {
             ),
             // At half of its time a shard still answers at once, and what the logins themselves
             // and the play after them cost finds room.
-            busy_percent: reader.integer32(key("admission.busy_percent"), Some(50), 0..=100),
+            busy_percent: reader.integer32(live("admission.busy_percent"), Some(50), 0..=100),
             queue: QueueConfig {
                 // A popular evening; about 1 KiB each.
-                places_max: reader.integer32(key("queue.places_max"), Some(200_000), 0..=2_000_000),
+                places_max: reader.integer32(
+                    live("queue.places_max"),
+                    Some(200_000),
+                    0..=2_000_000,
+                ),
                 // A tunnel, a changed network, an app that was put aside.
-                forgiven_ms: reader.integer(key("queue.forgiven_ms"), Some(60_000), 0..=3_600_000),
+                forgiven_ms: reader.integer(live("queue.forgiven_ms"), Some(60_000), 0..=3_600_000),
                 // Whoever was thrown out by a crash is back before those who come home.
                 returning_ms: reader.integer(
-                    key("queue.returning_ms"),
+                    live("queue.returning_ms"),
                     Some(300_000),
                     0..=86_400_000,
                 ),

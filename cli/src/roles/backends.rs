@@ -46,13 +46,7 @@ pub fn start_center(config: &CenterConfig) -> anyhow::Result<(Running, RoleView)
             boot: boot()?,
             lease_ms: u32::try_from(config.lease_ms).unwrap_or(u32::MAX),
             sessions_max: config.sessions_max as usize,
-            door: DoorSettings {
-                online_max: config.online_max as usize,
-                busy_permille_max: config.busy_percent * 10,
-                places_max: config.queue.places_max as usize,
-                forgiven_ms: config.queue.forgiven_ms,
-                returning_ms: config.queue.returning_ms,
-            },
+            door: door(config),
         },
         desk: desk_end,
     };
@@ -65,14 +59,15 @@ pub fn start_center(config: &CenterConfig) -> anyhow::Result<(Running, RoleView)
         Ok(())
     })?;
     let told = desk.clone();
-    let mut online_max = config.online_max;
+    let mut set = door(config);
     running.reload = Some(Box::new(move |role: &RoleConfig| -> anyhow::Result<bool> {
         let RoleConfig::Center(config) = role else {
             return Ok(false);
         };
-        if config.online_max != online_max {
-            told.set_online_max(config.online_max as usize)?;
-            online_max = config.online_max;
+        let wanted = door(config);
+        if wanted != set {
+            told.set_door(wanted)?;
+            set = wanted;
         }
         // The change of the key says it.
         Ok(false)
@@ -110,6 +105,16 @@ pub fn start_center(config: &CenterConfig) -> anyhow::Result<(Running, RoleView)
         limits: None,
     };
     Ok((running, view))
+}
+
+fn door(config: &CenterConfig) -> DoorSettings {
+    DoorSettings {
+        online_max: config.online_max as usize,
+        busy_permille_max: config.busy_percent * 10,
+        places_max: config.queue.places_max as usize,
+        forgiven_ms: config.queue.forgiven_ms,
+        returning_ms: config.queue.returning_ms,
+    }
 }
 
 /// Who is online: lists of names and counts, `null` for those that are counted together.

@@ -330,3 +330,37 @@ fn a_storm_of_logins_gets_in_through_the_queue_and_nobody_is_overtaken() {
     // What is behind the last waits as long as it takes 20 at a time to play and leave.
     assert!(queue("wait_max_us") >= 400_000, "{report}");
 }
+
+#[test]
+fn the_door_is_set_anew_in_a_running_center() {
+    let cluster = Cluster::start(&[], &[], &[]);
+    let file = cluster.path().join("center.toml");
+    let written = std::fs::read_to_string(&file).unwrap();
+    let data_dir = "data_dir = \"center-data\"\n";
+    let set = |online_max: u32| {
+        let capped = format!("{data_dir}sessions_online_max = {online_max}\n");
+        let queue = "\n[queue]\nforgiven_ms = 5000\n";
+        let text = written.replace(data_dir, &capped) + queue;
+        std::fs::write(&file, text).unwrap();
+        cluster.center.reload();
+        wait_until("center has read it", PATIENCE, || {
+            let log = cluster.center.log();
+            log.contains("key=\"sessions_online_max\"")
+                && log.contains(&format!(" to=\"{online_max}\""))
+        });
+    };
+    let ann = Player::login(&cluster, "ann");
+    set(1);
+    assert!(
+        cluster
+            .center
+            .log()
+            .contains("reloaded key=\"queue.forgiven_ms\"")
+    );
+    let mut bob = waiting(&cluster, "bob");
+    assert_eq!(position(&bob), Some(1));
+    set(2);
+    bob.wait("its turn", |seen| seen.session.is_some());
+    bob.logout();
+    ann.logout();
+}

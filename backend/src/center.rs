@@ -441,8 +441,7 @@ impl Center {
                 group: 0,
                 wants_address: false,
                 lease_ms: self.settings.lease_ms,
-                // Also where the limit is off: it may be set at any time.
-                wants_load: true,
+                wants_load: self.settings.door.busy_permille_max > 0,
             }),
         );
         self.tell_networks(now, link);

@@ -150,7 +150,7 @@ impl CenterConfig {
             ),
             // At half of its time a shard still answers at once, and what the logins themselves
             // and the play after them cost finds room.
-            busy_percent: reader.integer32(live("admission.busy_percent"), Some(50), 0..=100),
+            busy_percent: reader.integer32(key("admission.busy_percent"), Some(50), 0..=100),
             queue: QueueConfig {
                 // A popular evening; about 1 KiB each.
                 places_max: reader.integer32(

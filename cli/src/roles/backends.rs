@@ -64,7 +64,11 @@ pub fn start_center(config: &CenterConfig) -> anyhow::Result<(Running, RoleView)
         let RoleConfig::Center(config) = role else {
             return Ok(false);
         };
-        let wanted = door(config);
+        let wanted = DoorSettings {
+            // Shards are told in their hello whether center wants to know how busy they are.
+            busy_permille_max: set.busy_permille_max,
+            ..door(config)
+        };
         if wanted != set {
             told.set_door(wanted)?;
             set = wanted;

@@ -5,6 +5,7 @@
 pub mod map;
 
 use impair::path::Conditions;
+use protocol::limits::FRAME_BYTES_MAX;
 use protocol::stream::OutboxLimits;
 use protocol::time::Time;
 
@@ -326,7 +327,12 @@ impl Plan {
             } else {
                 1_000
             },
-            send_queue_bytes_max: if random.chance(200) { 8_192 } else { 65_536 },
+            // The smallest that a gateway can be given, or twice that.
+            send_queue_bytes_max: if random.chance(200) {
+                FRAME_BYTES_MAX
+            } else {
+                2 * FRAME_BYTES_MAX
+            },
             uplink_queue_bytes_max: if random.chance(300) { 2_000 } else { 1 << 20 },
             cut_every_ms: 0,
             endures: false,
@@ -343,7 +349,7 @@ impl Plan {
         // Walkers are all on the map in the end.
         let has_queue = drawn.map.is_none() && random.chance(QUEUE_PER_MILLE);
         Self {
-            stub_outbox_bytes_max: drawn.send_queue_bytes_max / 2,
+            stub_outbox_bytes_max: drawn.send_queue_bytes_max / 4,
             channels: random.chance(CHANNELS_PER_MILLE),
             queue: has_queue.then(|| QueuePlan::draw(clients - rivals, random)),
             ..drawn

@@ -15,7 +15,8 @@ use protocol::body::{Body, ChannelHeader, ChannelNotice, Lane, MessageKind};
 use protocol::channel::Filter;
 use protocol::ids::{ChannelId, Incarnation, MessageId, SessionId};
 use protocol::limits::{
-    ATTRIBUTES_MAX, CHANNELS_PER_SESSION_MAX, LIST_SESSIONS_MAX, PAYLOAD_BYTES_MAX,
+    ATTRIBUTES_MAX, CHANNEL_HEADER_BYTES, CHANNELS_PER_SESSION_MAX, LIST_SESSIONS_MAX,
+    PAYLOAD_BYTES_MAX,
 };
 use protocol::reason::DropReason;
 use protocol::time::Now;
@@ -34,6 +35,11 @@ pub const TAIL_MESSAGES_MAX: usize = 256;
 
 /// Bytes of their payloads; the newest one is kept whatever its length.
 pub const TAIL_BYTES_MAX: usize = 64 * 1_024;
+
+/// Bytes of one answer to CATCH_UP, unless one message has more; the client asks for the rest. Half of
+/// the smallest queue that a gateway can be given for a client: more at once could close the
+/// client again that has just come back.
+const CATCH_UP_BYTES: usize = 16 * 1_024;
 
 /// What a session has of channels and attributes; most sessions have neither.
 #[derive(Debug, Default)]
@@ -471,7 +477,14 @@ impl Core {
             notify(out, ChannelNotice::Skip { from, to, lost });
             from = to;
         }
+        let (mut bytes, mut reached) = (0, entry.next);
         for (number, kept) in (first..).zip(&entry.tail).skip((from - first) as usize) {
+            let size = CHANNEL_HEADER_BYTES + kept.payload.len();
+            if bytes > 0 && bytes + size > CATCH_UP_BYTES {
+                reached = number;
+                break;
+            }
+            bytes += size;
             let attribute = |key| attributes.iter().find(|it| it.0 == key).map(|it| it.1);
             if kept.filter.passes(id, version, attribute) {
                 let header = ChannelHeader {
@@ -491,8 +504,8 @@ impl Core {
                 notify(out, ChannelNotice::Skip { from, to, lost });
             }
         }
-        notify(out, ChannelNotice::CaughtUp { next: entry.next });
-        it.answered = entry.next;
+        notify(out, ChannelNotice::CaughtUp { next: reached });
+        it.answered = reached;
     }
 
     /// An attribute of a session.

@@ -72,8 +72,12 @@ impl Channels {
         }
     }
 
-    /// The next CATCH_UP to send.
+    /// The next CATCH_UP to send: one at a time, or the answers for all channels together could be more
+    /// than may wait for a client.
     pub(super) fn poll(&mut self) -> Option<Body<'static>> {
+        if self.0.iter().any(|it| it.asked) {
+            return None;
+        }
         let it = self.0.iter_mut().find(|it| it.ask)?;
         it.ask = false;
         it.asked = true;

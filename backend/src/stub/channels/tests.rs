@@ -279,10 +279,21 @@ fn a_tail_is_bounded_in_messages_and_bytes() {
         }
         open(&mut stub, FIRST, 1, false);
         out(&mut stub);
-        ask(&mut stub, FIRST, 1, 1);
-        let answer = out(&mut stub);
-        assert!(answer[0].2.contains("lost: true"), "{}", answer[0].2);
-        answer.len() - 2
+        let (mut next, mut messages) = (1, 0);
+        loop {
+            ask(&mut stub, FIRST, 1, next);
+            let answer = out(&mut stub);
+            let is_lost = answer[0].2.contains("lost: true");
+            assert_eq!(is_lost, next == 1, "{}", answer[0].2);
+            let pieces = answer.len() - 1 - usize::from(is_lost);
+            if pieces == 0 {
+                return messages;
+            }
+            messages += pieces;
+            let done = &answer.last().expect("an answer").2;
+            let digits = done.trim_matches(|letter: char| !letter.is_ascii_digit());
+            next = digits.parse().expect("a number");
+        }
     };
     assert_eq!(newest(b"x", 2_000), TAIL_MESSAGES_MAX);
     assert_eq!(newest(&[b'x'; 10_000], 20), TAIL_BYTES_MAX / 10_000);
@@ -363,4 +374,24 @@ fn a_list_goes_once_to_each_link_in_the_unreliable_lane() {
     });
     assert_eq!(sent, Ok(()));
     assert_eq!(out(&mut stub), [said(1, 0, "list 2"), said(2, 0, "list 1")]);
+}
+
+#[test]
+fn a_long_tail_comes_in_pieces_that_follow_each_other() {
+    let mut stub = stub();
+    open(&mut stub, FIRST, 1, false);
+    join(&mut stub, 1);
+    let text = [b'x'; 3_000];
+    for _ in 0..12 {
+        publish(&mut stub, Filter::ALL, &text);
+    }
+    out(&mut stub);
+    // Five of them fit into an answer.
+    for (next, reached) in [(1, 6), (6, 11), (11, 13)] {
+        ask(&mut stub, FIRST, 1, next);
+        let answer = out(&mut stub);
+        let done = format!("{:?}", ChannelNotice::CaughtUp { next: reached });
+        assert_eq!(answer.len() as u32, reached - next + 1);
+        assert_eq!(answer.last().expect("an answer").2, done);
+    }
 }

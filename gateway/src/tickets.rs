@@ -1,12 +1,14 @@
-//! The tickets of a whole gateway, so that a shard to which a client comes whose session is on
-//! another one of the same process can answer its RESUME without asking center whose ticket it is.
+//! The tickets of those sessions of a whole gateway that wait for their clients, so that a shard to
+//! which a client comes whose session waits in another one of the same process can answer its RESUME
+//! without asking center whose ticket it is.
 //!
 //! Nothing is decided by what stands here: it stands in for center's answer to a seek, which
 //! changes nothing either. Who has proved that it holds the ticket gets the session from center, and
-//! only if that is the session's one ticket (`shard::moves`).
+//! only if that is the session's one ticket (`shard::moves`). Whose session still has its old
+//! connection is not here: center is asked then.
 //!
-//! Invariant: of two shards or more, each has one entry in here for each ticket in its own table, so
-//! there are as many as the gateway has sessions at most, and each takes about 100 bytes.
+//! Invariant: an entry for each session that is parked in a shard, of about 100 bytes; none for
+//! one that is played.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -35,14 +37,9 @@ impl std::fmt::Debug for Tickets {
 }
 
 impl Tickets {
-    /// For a gateway of one shard, which has them all in its own table: nothing stands here.
-    pub fn of_one_shard() -> Self {
-        Self(Box::default())
-    }
-
     /// The session that this ticket was the one of, when its shard said so last.
     pub fn find(&self, id: TicketId) -> Option<(SessionId, Ticket)> {
-        self.part(id)?.get(&id).cloned()
+        self.part(id).get(&id).cloned()
     }
 
     /// How many there are.
@@ -56,21 +53,17 @@ impl Tickets {
 
     pub(crate) fn insert(&self, session: SessionId, ticket: &Ticket) {
         let id = ticket.id();
-        if let Some(mut part) = self.part(id) {
-            part.insert(id, (session, ticket.clone()));
-        }
+        self.part(id).insert(id, (session, ticket.clone()));
     }
 
     pub(crate) fn remove(&self, id: TicketId) {
-        if let Some(mut part) = self.part(id) {
-            part.remove(&id);
-        }
+        self.part(id).remove(&id);
     }
 
     /// Ids are the output of a hash, so any bits of them will do. No lock is poisoned: nothing panics
     /// under one.
-    fn part(&self, id: TicketId) -> Option<MutexGuard<'_, Part>> {
-        let at = (id.0 as usize).checked_rem(self.0.len())?;
-        Some(self.0[at].lock().unwrap_or_else(PoisonError::into_inner))
+    fn part(&self, id: TicketId) -> MutexGuard<'_, Part> {
+        let part = &self.0[id.0 as usize % PARTS];
+        part.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

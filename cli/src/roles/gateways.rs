@@ -333,10 +333,7 @@ fn settings(config: &GatewayConfig) -> anyhow::Result<(Settings, Fixed)> {
         boot: boot()?,
         key: keys::read_gateway(&config.listen.key_file)?,
         usage: Arc::new(Usage::new(PLACES, usage_secret()?)),
-        tickets: Arc::new(match shards {
-            1 => Tickets::of_one_shard(),
-            _ => Tickets::default(),
-        }),
+        tickets: Arc::default(),
     };
     let limits = &config.limits;
     let connections = limits

@@ -193,7 +193,7 @@ impl Shard {
             if self.config.resume_ms == 0 {
                 return self.tell_end(now, &session, CloseReason::NotResumed);
             }
-            self.remember_ticket(session.id, &pending.next);
+            self.tickets.insert(pending.next.id(), session.id);
             return self.park(now, session, pending.next);
         };
         let id = connection.id;

@@ -130,6 +130,7 @@ impl Shard {
             return;
         }
         self.tell_of(&mut session, &ticket, None);
+        self.config.tickets.insert(session.id, &ticket);
         self.parking.insert(Parked {
             session,
             ticket,
@@ -275,12 +276,6 @@ impl Shard {
         Ok(())
     }
 
-    /// From now on this is the session's one ticket.
-    pub(super) fn remember_ticket(&mut self, session: SessionId, ticket: &Ticket) {
-        self.tickets.insert(ticket.id(), session);
-        self.config.tickets.insert(session, ticket);
-    }
-
     /// Nobody comes back to a session of this shard with it any more.
     pub(super) fn forget_ticket(&mut self, id: TicketId) {
         if self.tickets.remove(&id).is_some() {
@@ -288,7 +283,8 @@ impl Shard {
         }
     }
 
-    /// The session and the ticket with this id, if they are in this gateway.
+    /// The session and the ticket with this id, if they are here, or wait in another shard of this
+    /// gateway.
     pub(super) fn known_ticket(&self, id: TicketId) -> Option<(SessionId, Ticket)> {
         self.ticket_here(id)
             .or_else(|| self.config.tickets.find(id))

@@ -188,7 +188,7 @@ impl Shard {
         self.sessions.insert(id, connection.id);
         self.counters.sessions.set(self.sessions.len() as u64);
         if let Some(ticket) = &connection.ticket {
-            self.remember_ticket(id, ticket);
+            self.tickets.insert(ticket.id(), id);
         }
         self.owe_kept(now.time, connection);
         self.open_datagrams(connection);
